@@ -1,0 +1,141 @@
+"""What a query may be: the declaration `inputs:` of a route."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from guard.errors import ClientError
+from guard.model.arrays import Floats
+from guard.model.queries import Queries
+
+Bound = float | tuple[float, ...]
+
+
+class Inputs(BaseModel):
+    """The domain of a route's queries. Queries outside it are refused (422), in `shadow` only counted.
+
+    Args:
+        kind: `vector`: rows of numbers; `text`: rows of strings; `any`: either, but numbers must be finite and complete.
+        size: features a row, when known.
+        low: least value, one for all features or one a feature.
+        high: greatest value, likewise.
+        step: queries are snapped to `low + m * step` before the model sees them; likewise.
+        max_chars: longest text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["vector", "text", "any"] = "any"
+    size: int | None = Field(default=None, ge=1)
+    low: Bound | None = None
+    high: Bound | None = None
+    step: Bound | None = None
+    max_chars: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Inputs:
+        for name in ("low", "high", "step"):
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                if self.size is None:
+                    raise ValueError(f"{name} has one value a feature, so size must be given")
+                if len(value) != self.size:
+                    raise ValueError(f"{name} has {len(value)} values for size {self.size}")
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite")
+        if self.step is not None and (np.asarray(self.step) <= 0).any():
+            raise ValueError("step must be above 0")
+        if self.low is not None and self.high is not None and (np.asarray(self.low) >= np.asarray(self.high)).any():
+            raise ValueError("low must be below high")
+        vector_only = [name for name in ("size", "low", "high", "step") if getattr(self, name) is not None]
+        if self.kind == "text" and vector_only:
+            raise ValueError(f"{', '.join(vector_only)} only fit kind: vector")
+        return self
+
+    def admit(self, queries: Queries) -> Floats | None:
+        """Check queries against the domain and snap them.
+
+        Args:
+            queries: what the client asks.
+        Returns:
+            The snapped rows, shape (n, d), when `step` moved any of them; None when they stay as they are.
+        Raises:
+            ClientError: 422, with the offending member's path.
+        """
+        matrix = queries.matrix()
+        if matrix is None:
+            self._admit_other(queries)
+            return None
+        if self.kind == "text":
+            raise _outside("must be a text", queries.place(0, -1))
+        if self.size is not None and matrix.shape[1] != self.size:
+            raise _outside(f"must have {self.size} features, has {matrix.shape[1]}", queries.place(0, -1))
+        bad = ~np.isfinite(matrix)
+        if bad.any():
+            raise _at(bad, "must be a finite number", queries)
+        if self.low is not None and (low := matrix < self.low).any():
+            raise _at(low, "is below the least value", queries)
+        if self.high is not None and (high := matrix > self.high).any():
+            raise _at(high, "is above the greatest value", queries)
+        return self._snap(matrix, queries)
+
+    def _snap(self, matrix: Floats, queries: Queries) -> Floats | None:
+        if self.step is None:
+            return None
+        low = 0.0 if self.low is None else self.low
+        snapped = np.rint((matrix - low) / self.step) * self.step + low + 0.0
+        if self.high is not None:
+            snapped = np.minimum(snapped, self.high)
+        if np.array_equal(snapped, matrix):
+            return None
+        queries.replace(snapped)
+        return snapped
+
+    def _admit_other(self, queries: Queries) -> None:
+        values = queries.values
+        if values is None:
+            if self.kind != "any":
+                raise _outside(f"must be a {self.kind}", queries.place(0, -1))
+            return
+        if queries.width:
+            raise _outside("must be complete numbers", queries.place(0, -1))
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                if self.kind == "vector":
+                    raise _outside("must be a list of numbers", queries.place(row, -1))
+                if self.max_chars is not None and len(value) > self.max_chars:
+                    raise _outside(f"must have at most {self.max_chars} characters", queries.place(row, -1))
+            elif self.kind == "text":
+                raise _outside("must be a text", queries.place(row, -1))
+            else:
+                self._admit_row(queries, row, value)
+
+    def _admit_row(self, queries: Queries, row: int, value: object) -> None:
+        """Find the missing or foreign feature in a row that is not a complete vector of numbers."""
+        features = list(value.values()) if isinstance(value, dict) else value
+        if not isinstance(features, list):
+            if value is None or self.kind == "vector":
+                raise _outside("must be a list of numbers", queries.place(row, -1))
+            return
+        for column, item in enumerate(features):
+            if item is None:
+                raise _outside("is missing", queries.place(row, column))
+            if isinstance(item, float) and not np.isfinite(item):
+                raise _outside("must be a finite number", queries.place(row, column))
+            if self.kind == "vector" and (isinstance(item, bool | str | dict)):
+                raise _outside("must be a number", queries.place(row, column))
+        if self.kind == "vector":
+            size = f"{self.size} features" if self.size else "as many features as the others"
+            raise _outside(f"must have {size}", queries.place(row, -1))
+
+
+def _at(bad: np.ndarray, what: str, queries: Queries) -> ClientError:
+    row, column = (int(i) for i in np.argwhere(bad)[0])
+    return _outside(what, queries.place(row, column))
+
+
+def _outside(what: str, path: str) -> ClientError:
+    return ClientError(f"{path} {what}", code="outside_domain", status=422, path=path)

@@ -1,0 +1,101 @@
+"""Values of budget accounting: what is charged, and what came of it.
+
+A **ledger** holds counters per (budget, scope, window). Windows are fixed and UTC-aligned: window `w` of length `s` seconds
+covers `[w*s, (w+1)*s)`; length 0 means one window for ever. Every counter has two integers:
+
+* `spent`: what counts against `limit`;
+* `total`: everything charged, label-only rows included; counts against `hard_limit`.
+
+One call charges several `Charge`s of one ledger atomically. For each, with the counter's present values:
+
+1. *need* is `amount`, or for a **distinct** charge (one with `digests`) the number of digests, each counted once, that the
+   scope has not yet paid for in this window.
+2. `spent + need <= limit`: it fits.
+3. Otherwise `then: deny`: the call is denied. `then: label_only`: it is label-only, or denied when there is a `hard_limit` and
+   `total + amount > hard_limit`. (A charge that fits is never stopped by the hard limit; the policy demands hard_limit >= limit.)
+
+Denied by any: nothing is charged anywhere. Otherwise everything is charged at once:
+
+* a plain charge that fits adds `amount` to `spent` and `total`; one that is label-only adds `amount` to `total` alone;
+* a distinct charge, when no charge of the call is label-only, remembers its new digests and adds their number to `spent` and
+  `total` (a repeat is free); when any is label-only, it costs no graded answer: `amount` is added to `total` alone, and no digest is remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Then = Literal["deny", "label_only"]
+
+
+class Admission(Enum):
+    """What came of a charge, ordered from mild to strict."""
+
+    ALLOW = 0
+    LABEL_ONLY = 1
+    DENY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One budget's claim on one scope.
+
+    Args:
+        budget: the budget's stable name inside its ledger, such as `rows/client` or `information/group`.
+        scope: `client:NAME`, `group:NAME` or `model`.
+        window_s: window length in whole seconds; 0 is for ever.
+        limit: greatest `spent`; at least 1.
+        amount: rows; at least 1.
+        then: what happens to a call that does not fit.
+        hard_limit: greatest `total` once label-only; None for no such limit.
+        digests: 16-byte keyed digests of the snapped queries (one per row) for a distinct charge; None for a plain one.
+    """
+
+    budget: str
+    scope: str
+    window_s: int
+    limit: int
+    amount: int
+    then: Then = "deny"
+    hard_limit: int | None = None
+    digests: tuple[bytes, ...] | None = None
+
+    def window(self, now_s: float) -> int:
+        """Return the number of the window that `now_s` falls in; 0 when the budget is for ever.
+
+        >>> Charge("rows/client", "client:a", 60, 10, 1).window(125.0)
+        2
+        """
+        return int(now_s // self.window_s) if self.window_s else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """A counter's values.
+
+    Args:
+        spent: counts against the limit.
+        total: counts against the hard limit.
+    """
+
+    spent: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one atomic call did.
+
+    Args:
+        admission: the strictest of all charges.
+        binding: index of the first charge that denied or made it label-only; None when all fit.
+        spends: each charge's counter after the call (before it, when denied).
+        fresh: for each charge the digests that were newly remembered; empty for plain ones. A refund removes them.
+    """
+
+    admission: Admission
+    binding: int | None
+    spends: tuple[Spend, ...]
+    fresh: tuple[tuple[bytes, ...], ...] = ()

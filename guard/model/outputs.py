@@ -1,0 +1,75 @@
+"""What a route's model answers: the kind of its scores, and which members of an answer carry them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from guard.model.arrays import Floats
+
+Kind = Literal["probabilities", "logits", "logprobs", "value", "embedding", "labels"]
+VECTOR_KINDS: frozenset[Kind] = frozenset({"probabilities", "logits", "logprobs", "embedding"})
+"""Kinds whose score is a vector per row; `value` is one number or several per row, `labels` none."""
+CLASS_KINDS: frozenset[Kind] = frozenset({"probabilities", "logits", "logprobs"})
+"""Kinds with one number per class, so that an argmax means something."""
+_SUM_TOLERANCE = 0.02
+"""How far a distribution's sum may be from 1: half precision and upstream rounding to two decimals of ten classes."""
+
+
+class Outputs(BaseModel):
+    """The declaration `outputs:` of a route.
+
+    Args:
+        kind: what the scores are.
+        low: least value of kind `value`.
+        high: greatest value of kind `value`.
+        tensors: names (tensors, members, JSON paths) that carry scores; None finds every one of the declared kind.
+        labels: names that carry a row's label; None finds them by their usual names and by agreement with the scores.
+        classes: the label of each column, in order; needed where labels must be rewritten (`keep_argmax: false`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = "probabilities"
+    low: float | None = None
+    high: float | None = None
+    tensors: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    classes: tuple[str | int, ...] | None = Field(default=None, min_length=2)
+
+    def accepts(self, scores: Floats, *, complete: bool, named: bool) -> bool:
+        """Say whether `scores` are of the declared kind.
+
+        Args:
+            scores: shape (n, k); rows with a non-finite member are passed over.
+            complete: rows are whole distributions (a top-5 list is not).
+            named: the operator named this member in `tensors`, so its sum is not questioned.
+
+        >>> Outputs().accepts(np.array([[0.2, 0.8]]), complete=True, named=False)
+        True
+        >>> Outputs().accepts(np.array([[0.2, 7.0]]), complete=True, named=True)
+        False
+        """
+        if self.kind == "labels":
+            return False
+        if self.kind in ("logits", "embedding"):
+            return True
+        if self.kind == "value":
+            return True
+        with np.errstate(invalid="ignore"):
+            if self.kind == "logprobs":
+                high = scores.max(initial=-np.inf, where=~np.isnan(scores))
+                return bool(high <= 1e-6)
+            low, high = scores.min(), scores.max()
+            if not np.isfinite(low + high):
+                finite = scores[np.isfinite(scores).all(axis=1)]
+                return len(finite) == 0 or self.accepts(finite, complete=complete, named=named)
+            if low < -1e-6 or high > 1.0 + 1e-6:
+                return False
+            if named or scores.shape[1] < 2:
+                return True
+            sums = scores.sum(axis=1)
+            top = sums.max()
+            return bool(top <= 1.0 + _SUM_TOLERANCE and (not complete or sums.min() >= 1.0 - _SUM_TOLERANCE))

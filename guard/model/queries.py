@@ -1,0 +1,87 @@
+"""What a client asks: rows of features or texts, decoded lazily because many policies never look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import orjson
+
+from guard.model.arrays import Floats
+
+
+def _no_place(row: int, feature: int) -> str:
+    return f"row {row}, feature {feature}" if feature >= 0 else f"row {row}"
+
+
+@dataclass(slots=True)
+class Queries:
+    """The queries of one request.
+
+    Args:
+        rows: how many, at least 1.
+        values: the rows as decoded: nested lists of numbers, lists of mappings, texts, or for a flat tensor one list of
+            rows * width numbers. None when the body is opaque.
+        width: for a flat tensor, numbers per row; 0 when `values` holds one item per row.
+        opaque: canonical bytes that stand for the whole body when it has no decoded values.
+        names: feature names in order, when the API names them.
+        place: (row, feature) -> path of that member in the request, for messages; feature -1 means the row.
+    """
+
+    rows: int
+    values: Sequence[object] | None
+    width: int = 0
+    opaque: bytes = b""
+    names: tuple[str, ...] | None = None
+    place: Callable[[int, int], str] = _no_place
+    _matrix: Floats | None = field(default=None, repr=False)
+    _tried: bool = field(default=False, repr=False)
+
+    def matrix(self) -> Floats | None:
+        """Return the rows as numbers, shape (rows, d), float64, nested features flattened; None when they are not numbers.
+
+        Missing features (null) are not numbers. Booleans and numeric strings are not numbers either.
+
+        >>> Queries(2, [1, 2, 3, 4], width=2).matrix()
+        array([[1., 2.],
+               [3., 4.]])
+        >>> Queries(1, [["a"]]).matrix() is None
+        True
+        """
+        if not self._tried:
+            self._tried = True
+            self._matrix = self._to_matrix()
+        return self._matrix
+
+    def _to_matrix(self) -> Floats | None:
+        if self.values is None:
+            return None
+        try:
+            array = np.array(self.values)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        if array.dtype.kind not in "iuf" or array.size == 0:
+            return None
+        if array.size % self.rows:
+            return None
+        # Adding 0.0 turns -0.0 into 0.0, which compare equal but differ in bytes.
+        return array.reshape(self.rows, -1).astype(np.float64) + 0.0
+
+    def replace(self, snapped: Floats) -> None:
+        """Take snapped rows, shape (rows, d), in place of what was read: noise, budgets and detectors see only these."""
+        self._matrix, self._tried = snapped, True
+
+    def row_bytes(self) -> list[bytes]:
+        """Return canonical bytes for each row: the same for queries that decode to the same values, whatever their spelling.
+
+        Numeric rows give their float64 values (1 and 1.0 agree); other rows their JSON with sorted keys.
+        """
+        matrix = self.matrix()
+        if matrix is not None:
+            data, size = matrix.tobytes(), matrix.shape[1] * 8
+            return [data[i : i + size] for i in range(0, len(data), size)]
+        if self.values is not None and not self.width and len(self.values) == self.rows:
+            return [orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY) for value in self.values]
+        whole = self.opaque or orjson.dumps(self.values, option=orjson.OPT_SORT_KEYS)
+        return [b"%d:%b" % (i, whole) for i in range(self.rows)]
