@@ -1,0 +1,12 @@
+"""Budgets: one file each, one line of registration."""
+
+from __future__ import annotations
+
+from guard.budgets.base import Budget
+from guard.budgets.information import Information
+from guard.budgets.rows import Rows
+
+BUDGETS: dict[str, type[Budget]] = {
+    "rows": Rows,
+    "information": Information,
+}

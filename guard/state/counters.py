@@ -1,0 +1,189 @@
+"""What a charge does to counters that are already in memory: the one place that decides, for `memory:` and `sqlite:`.
+
+Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change afterwards, so a
+call that is denied changes nothing. The charges of one call name counters that differ from each other: two claims on one
+counter would each be measured against the value before the call, so they are refused as a bug.
+
+A receipt does not say which of several charges were label-only, so `given_back` returns the `spent` of a plain charge only
+where it certainly was one that fitted: a refund may give too little, never too much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from guard.errors import InvariantError
+from guard.model.ledger import Admission, Receipt, Spend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guard.model.ledger import Charge
+
+DIGEST_BYTES = 16
+
+_ALLOW, _LABEL_ONLY, _DENY = Admission.ALLOW, Admission.LABEL_ONLY, Admission.DENY
+_NOTHING: tuple[bytes, ...] = ()
+
+
+class Counter:
+    """One counter: a budget's spend on a scope in a window.
+
+    Args:
+        spent: counts against the limit.
+        total: counts against the hard limit.
+        digests: what a distinct budget has been paid for; None while there is nothing.
+    """
+
+    __slots__ = ("digests", "spent", "total")
+
+    def __init__(self, spent: int = 0, total: int = 0, digests: set[bytes] | None = None) -> None:
+        self.spent = spent
+        self.total = total
+        self.digests = digests
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What a refund takes off one counter: two amounts, and digests to forget (each worth one of both)."""
+
+    spent: int
+    total: int
+    digests: tuple[bytes, ...] = ()
+
+
+def check_charges(charges: Sequence[Charge]) -> None:
+    """Raise `InvariantError` when two charges of one call name the same counter, or a digest has not 16 bytes."""
+    if len(charges) > 1 and len({(c.budget, c.scope, c.window_s) for c in charges}) < len(charges):
+        raise InvariantError("a call charges one counter twice")
+    for charge in charges:
+        if charge.digests is not None and any(len(digest) != DIGEST_BYTES for digest in charge.digests):
+            raise InvariantError("a query digest has a wrong length")
+
+
+def unpaid(charge: Charge, counter: Counter) -> tuple[bytes, ...]:
+    """Return the distinct digests of `charge` that `counter` has not been paid for, in order."""
+    unique = dict.fromkeys(charge.digests or ())
+    paid = counter.digests
+    return tuple(d for d in unique if d not in paid) if paid else tuple(unique)
+
+
+def settle(charges: Sequence[Charge], counters: Sequence[Counter]) -> Receipt:
+    """Decide a call and, unless it is denied, charge its counters.
+
+    Args:
+        charges: checked by `check_charges`.
+        counters: one for each charge, with its present values; changed in place.
+    Returns:
+        The receipt; when it says DENY nothing was changed.
+
+    >>> from guard.model.ledger import Charge
+    >>> counter = Counter(spent=8, total=8)
+    >>> settle([Charge("rows/client", "client:a", 0, 10, 2)], [counter]).admission.name, counter.spent
+    ('ALLOW', 10)
+    >>> settle([Charge("rows/client", "client:a", 0, 10, 1)], [counter]).admission.name, counter.spent
+    ('DENY', 10)
+    """
+    binding: int | None = None
+    fresh: list[tuple[bytes, ...]] | None = None
+    i = 0
+    for charge, counter in zip(charges, counters, strict=True):
+        need = charge.amount
+        if charge.digests is not None:
+            if fresh is None:
+                fresh = [_NOTHING] * len(charges)
+            fresh[i] = unpaid(charge, counter)
+            need = len(fresh[i])
+        if counter.spent + need > charge.limit:
+            hard_limit = charge.hard_limit
+            if charge.then == "deny" or (hard_limit is not None and counter.total + charge.amount > hard_limit):
+                return Receipt(_DENY, i, _spends(counters), (_NOTHING,) * len(charges))
+            if binding is None:
+                binding = i
+        i += 1
+    if binding is None and fresh is None:
+        for charge, counter in zip(charges, counters, strict=True):
+            counter.spent += charge.amount
+            counter.total += charge.amount
+        return Receipt(_ALLOW, None, _spends(counters), (_NOTHING,) * i)
+    return _charge_mixed(charges, counters, binding, fresh)
+
+
+def _charge_mixed(
+    charges: Sequence[Charge], counters: Sequence[Counter], binding: int | None, fresh: list[tuple[bytes, ...]] | None
+) -> Receipt:
+    """Charge a call that has distinct charges, or that is label-only."""
+    for i, (charge, counter) in enumerate(zip(charges, counters, strict=True)):
+        if charge.digests is None:
+            if counter.spent + charge.amount <= charge.limit:
+                counter.spent += charge.amount
+            counter.total += charge.amount
+        elif binding is None and fresh is not None:
+            counter.spent += len(fresh[i])
+            counter.total += len(fresh[i])
+            if counter.digests is None:
+                counter.digests = set()
+            counter.digests.update(fresh[i])
+        else:
+            counter.total += charge.amount
+    if binding is None and fresh is not None:
+        return Receipt(_ALLOW, None, _spends(counters), tuple(fresh))
+    return Receipt(_LABEL_ONLY, binding, _spends(counters), (_NOTHING,) * len(charges))
+
+
+def _spends(counters: Sequence[Counter]) -> tuple[Spend, ...]:
+    return tuple([Spend(counter.spent, counter.total) for counter in counters])
+
+
+def given_back(charges: Sequence[Charge], receipt: Receipt) -> list[GivenBack]:
+    """Say what a refund of `receipt` takes off each counter; nothing for a call that was denied.
+
+    >>> from guard.model.ledger import Charge
+    >>> charges = [Charge("rows/client", "client:a", 0, 10, 2)]
+    >>> given_back(charges, settle(charges, [Counter()]))
+    [GivenBack(spent=2, total=2, digests=())]
+    """
+    if receipt.admission is _DENY:
+        return [GivenBack(0, 0) for _ in charges]
+    allowed, binding = receipt.admission is _ALLOW, receipt.binding or 0
+    result: list[GivenBack] = []
+    for i, charge in enumerate(charges):
+        if charge.digests is not None:
+            result.append(GivenBack(0, 0, receipt.fresh[i]) if allowed else GivenBack(0, charge.amount))
+            continue
+        # One that was label-only left `spent` where `amount` no longer fits: if it still fits, it was charged in full.
+        still_fits = receipt.spends[i].spent + charge.amount <= charge.limit
+        fitted = allowed or i < binding or charge.then == "deny" or still_fits
+        result.append(GivenBack(charge.amount if fitted else 0, charge.amount))
+    return result
+
+
+def take_off(counter: Counter, back: GivenBack) -> tuple[bytes, ...]:
+    """Refund one counter, never below zero, and return the digests that it forgot."""
+    digests = counter.digests or set[bytes]()
+    forgotten = tuple(d for d in dict.fromkeys(back.digests) if d in digests)
+    digests.difference_update(forgotten)
+    counter.spent = max(0, counter.spent - back.spent - len(forgotten))
+    counter.total = max(0, counter.total - back.total - len(forgotten))
+    return forgotten
+
+
+@lru_cache(maxsize=65_536)
+def escaped(name: str) -> str:
+    """Write a ledger's, budget's or scope's name without `|`, `{`, `}` or anything that is not printable ASCII.
+
+    Different names stay different, and the usual ones stay as they are.
+
+    >>> escaped("client:alice"), escaped("client:a|b}"), escaped("")
+    ('client:alice', 'client:a%7Cb%7D', '%')
+    """
+    # `quote` never writes a % that no hex digits follow, so a bare one can stand for the empty name.
+    return quote(name, safe="/:@+=,!*()$;", errors="surrogatepass") if name else "%"
+
+
+def window_end_s(charge: Charge, now_s: float) -> int | None:
+    """Return when the window of `now_s` ends, in seconds since the epoch; None for ever."""
+    return (charge.window(now_s) + 1) * charge.window_s if charge.window_s else None

@@ -1,0 +1,130 @@
+"""Ledgers in this process's memory: the reference that the other states are compared with, and the fastest.
+
+`charge` never suspends, so it is atomic on its event loop without a lock. Counters are kept window by window: a window that
+ended as long ago as it lasted (and at least a minute ago, so that a clock stepping back finds its counters) is dropped whole
+when a new one begins. What is left is bounded: a scope that would be one counter or digest too many is refused.
+A restart forgets everything; `sqlite:` and `redis:` do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guard.errors import StateError
+from guard.model.ledger import Admission, Spend
+from guard.state.counters import Counter, check_charges, given_back, settle, take_off, unpaid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guard.model.ledger import Charge, Receipt
+
+_DENY = Admission.DENY
+_SHORTEST_KEPT_S = 60
+
+
+class _Window:
+    """All counters of one window, by (ledger, budget, scope), and how many digests they hold."""
+
+    __slots__ = ("counters", "digests")
+
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, str, str], Counter] = {}
+        self.digests = 0
+
+
+def forgotten_after_s(window_s: int, window: int) -> int:
+    """Return when a window of `window_s` > 0 seconds may be forgotten, in seconds since the epoch.
+
+    >>> forgotten_after_s(3600, 1), forgotten_after_s(1, 9)
+    (10800, 70)
+    """
+    return (window + 1) * window_s + max(window_s, _SHORTEST_KEPT_S)
+
+
+class MemoryState:
+    """A `State` that lives as long as the process.
+
+    Args:
+        max_counters: counters kept at once; about 300 bytes each.
+        max_digests: digests kept at once, over all counters; about 110 bytes each.
+    """
+
+    def __init__(self, max_counters: int = 1_000_000, max_digests: int = 5_000_000) -> None:
+        self._max_counters = max_counters
+        self._max_digests = max_digests
+        self._windows: dict[tuple[int, int], _Window] = {}
+
+    async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
+        """Charge all or none; see `guard.ports.State`."""
+        counters: list[Counter] = []
+        plain = True
+        missing = 0
+        windows = self._windows
+        for charge in charges:
+            window_s = charge.window_s
+            window = windows.get((window_s, int(now_s // window_s) if window_s else 0))
+            counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
+            if counter is None:
+                missing += 1
+                counter = Counter()
+            if charge.digests is not None:
+                plain = False
+            counters.append(counter)
+        # Two charges of one counter find the same object, or both miss it.
+        if missing or not plain or (len(counters) > 1 and len(set(counters)) < len(counters)):
+            return self._charge_slowly(ledger, charges, counters, missing, now_s)
+        return settle(charges, counters)
+
+    def _charge_slowly(
+        self, ledger: str, charges: Sequence[Charge], counters: Sequence[Counter], missing: int, now_s: float
+    ) -> Receipt:
+        """Charge a call that may need room: for new counters or for digests."""
+        check_charges(charges)
+        self._make_room(charges, counters, missing, now_s)
+        receipt = settle(charges, counters)
+        if receipt.admission is not _DENY:
+            for charge, counter, fresh in zip(charges, counters, receipt.fresh, strict=True):
+                window = self._windows.setdefault((charge.window_s, charge.window(now_s)), _Window())
+                window.counters[ledger, charge.budget, charge.scope] = counter
+                window.digests += len(fresh)
+        return receipt
+
+    def _make_room(self, charges: Sequence[Charge], counters: Sequence[Counter], missing: int, now_s: float) -> None:
+        """Drop old windows where a new one begins, and refuse what does not fit even then."""
+        if any((charge.window_s, charge.window(now_s)) not in self._windows for charge in charges):
+            self._purge(now_s)
+        if missing and sum(len(window.counters) for window in self._windows.values()) + missing > self._max_counters:
+            raise StateError("the state holds as many clients as it may")
+        held = sum(window.digests for window in self._windows.values())
+        most = sum(len(charge.digests or ()) for charge in charges)
+        if held + most > self._max_digests:
+            exact = sum(len(unpaid(charge, counter)) for charge, counter in zip(charges, counters, strict=True))
+            if held + exact > self._max_digests:
+                raise StateError("the state holds as many queries as it may")
+
+    def _purge(self, now_s: float) -> None:
+        for window_s, window in list(self._windows):
+            if window_s and forgotten_after_s(window_s, window) <= now_s:
+                del self._windows[window_s, window]
+
+    async def refund(self, ledger: str, charges: Sequence[Charge], receipt: Receipt, now_s: float) -> None:
+        """Give back what `receipt` charged; see `guard.ports.State`."""
+        for charge, back in zip(charges, given_back(charges, receipt), strict=True):
+            window = self._windows.get((charge.window_s, charge.window(now_s)))
+            counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
+            if window is not None and counter is not None:
+                window.digests -= len(take_off(counter, back))
+
+    async def spend(self, ledger: str, charge: Charge, now_s: float) -> Spend:
+        """Say what has been spent; see `guard.ports.State`."""
+        window = self._windows.get((charge.window_s, charge.window(now_s)))
+        counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
+        return Spend(counter.spent, counter.total) if counter is not None else Spend(0, 0)
+
+    async def ping(self) -> None:
+        """Return: memory can always be written."""
+
+    async def aclose(self) -> None:
+        """Forget everything."""
+        self._windows.clear()

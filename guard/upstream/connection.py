@@ -1,0 +1,293 @@
+"""One keep-alive HTTP/1.1 connection: writes one request at a time and reads its reply.
+
+Theory of operation. `start` writes a request and makes the one future that `HttpUpstream.send` awaits; llhttp's callbacks
+collect the reply; exactly one of `_finish` and `_fail` ends the exchange. A connection goes back to its owner only when the
+request is fully written, the reply is whole, upstream agreed to keep it, and no byte followed. Everything else aborts it,
+and `connection_lost` is the one place from which the owner takes back its slot.
+
+Bounds hold before anything is buffered, at the same byte however the stream is split. Body bytes count against
+`max_body_bytes`. All other bytes (heads, interim heads, chunk framing, trailers) count against a budget that starts at
+`max_head_bytes` and grows with every body byte by one, so that no framing outweighs what it frames.
+"""
+
+from __future__ import annotations
+
+import math
+from asyncio import Protocol as AsyncioProtocol
+from typing import TYPE_CHECKING, Protocol, cast
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from guard.errors import UpstreamError
+from guard.model.exchange import Reply
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, BaseTransport, Future, Transport
+
+JOIN_BELOW_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
+
+
+class Owner(Protocol):
+    """The pool, as its connections see it."""
+
+    def release(self, connection: Connection) -> None:
+        """Take back a connection that is ready for the next request."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that is closed."""
+        ...
+
+
+def malformed(message: str = "upstream sent a malformed response") -> UpstreamError:
+    """Return the error of a response that is not HTTP/1.x or contradicts itself."""
+    return UpstreamError(message, code="upstream_malformed")
+
+
+def too_large() -> UpstreamError:
+    """Return the error of a response that exceeds a bound."""
+    return UpstreamError("upstream sent a response that is too large", code="upstream_too_large")
+
+
+def broken(message: str = "upstream closed the connection before its response was complete") -> UpstreamError:
+    """Return the error of a connection that ended inside an exchange."""
+    return UpstreamError(message, code="upstream_broken")
+
+
+def timed_out(*, reached: bool) -> UpstreamError:
+    """Return the error of a deadline that has passed."""
+    return UpstreamError("upstream did not answer in time", code="upstream_timeout", status=504, reached=reached)
+
+
+class Connection(AsyncioProtocol):
+    """A connection to upstream that carries one exchange at a time.
+
+    Args:
+        owner: takes the connection back after each exchange.
+        loop: the running event loop.
+        max_body_bytes: bound of a reply's body.
+        max_head_bytes: bound of all its other bytes, see the module's text.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_chunked",
+        "_chunks",
+        "_framing_left",
+        "_future",
+        "_head_only",
+        "_headers",
+        "_loop",
+        "_max_body_bytes",
+        "_max_head_bytes",
+        "_owner",
+        "_parser",
+        "_paused",
+        "_reusable",
+        "_status",
+        "_transport",
+        "_unsent",
+        "_version",
+        "due",
+    )
+
+    _transport: Transport
+    _chunks: list[bytes]
+    _headers: list[tuple[bytes, bytes]]
+
+    def __init__(self, owner: Owner, loop: AbstractEventLoop, max_body_bytes: int, max_head_bytes: int) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._max_body_bytes = max_body_bytes
+        self._max_head_bytes = max_head_bytes
+        self._parser = HttpResponseParser(self)
+        self._future: Future[Reply] | None = None
+        self._unsent: memoryview | None = None
+        self._paused = False
+        self._version = ""
+        self.due = math.inf  # when `expire` is due, loop time: the deadline of an exchange, or the end of idling
+
+    def start(self, head: bytes, body: bytes, due: float, *, head_only: bool) -> Future[Reply]:
+        """Write a request and return the future of its reply.
+
+        Args:
+            head: request line and headers, with the blank line.
+            body: may be empty.
+            due: deadline, loop time.
+            head_only: the reply has no body (HEAD).
+        """
+        future: Future[Reply] = self._loop.create_future()
+        self._future = future
+        self.due = due
+        self._chunks = []
+        self._status = 0
+        self._chunked = False
+        self._head_only = head_only
+        self._body_left = self._max_body_bytes
+        self._framing_left = self._max_head_bytes
+        if len(body) <= JOIN_BELOW_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._unsent = memoryview(body)
+            self._transport.write(head)
+            self._pump()
+        return future
+
+    def cancel(self, future: Future[Reply]) -> None:
+        """Give up the exchange of `future`; upstream sees the disconnect. A finished exchange is left alone."""
+        if self._future is future:
+            self._future = None
+            self._transport.abort()
+        elif future.done() and not future.cancelled():
+            future.exception()  # retrieved: nobody else will look
+
+    def expire(self) -> None:
+        """End an exchange past its deadline, or an idle connection past its time."""
+        self.due = math.inf
+        self._fail(timed_out(reached=True))
+
+    def abort(self) -> None:
+        """Close at once; an exchange under way fails."""
+        self._fail(broken("the connection to upstream was closed"))
+
+    def usable(self) -> bool:
+        """Say whether a request may be written: nothing has closed the connection yet."""
+        return not self._transport.is_closing()
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived. Bytes that no request asked for are an attempt at desynchronisation, or a bug: close."""
+        if self._future is None:
+            self._transport.abort()
+            return
+        try:
+            if len(data) < self._framing_left:
+                self._framing_left -= len(data)
+                self._parser.feed_data(data)
+            else:
+                self._feed_bounded(memoryview(data))
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(_fault_of(error))
+            return
+        if self._future is None:
+            # An early answer to a request that is not written to its end leaves a connection out of step.
+            if self._reusable and self._unsent is None and not self._transport.get_write_buffer_size():
+                self._owner.release(self)
+            else:
+                self._transport.abort()
+
+    def eof_received(self) -> None:
+        """End a body that runs until the close; any other reply is cut short. The transport closes after this."""
+        if self._future is None:
+            return
+        if self._status and not any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+            self._finish()
+        else:
+            self._fail(broken())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what was under way and give the slot back."""
+        self._fail(broken())
+        self._owner.forget(self)
+
+    def pause_writing(self) -> None:
+        """Stop writing the body: upstream reads too slowly."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on writing the body."""
+        self._paused = False
+        self._pump()
+
+    # llhttp's callbacks, which may raise: the parser stops there
+
+    def on_message_begin(self) -> None:
+        """Begin a head: an interim one, the final one, or garbage behind the reply."""
+        if self._future is None:
+            raise malformed()
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers are dropped."""
+        if not self._status:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Judge the head."""
+        status = self._parser.get_status_code()
+        if not self._version:
+            self._version = self._parser.get_http_version()
+        if not 100 <= status <= 599 or status == 101 or self._version not in ("1.1", "1.0"):
+            raise malformed()
+        if status >= 200:
+            self._status = status
+            self._reusable = self._parser.should_keep_alive()
+            if self._head_only:
+                # llhttp cannot be told that no body follows, so its state is of no further use.
+                self._reusable = False
+                self._finish()
+
+    def on_chunk_header(self) -> None:
+        """Accept `chunked` as the only transfer coding: any other is still on the body when the chunks are undone."""
+        if not self._chunked:
+            self._chunked = True
+            codings = [value.strip().lower() for name, value in self._headers if name == b"transfer-encoding"]
+            if codings != [b"chunked"] or self._version == "1.0":
+                raise malformed()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body, within bounds."""
+        size = len(body)
+        self._framing_left += 2 * size  # one was taken when it was fed, one is earned
+        self._body_left -= size
+        if self._body_left < 0:
+            raise too_large()
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """End the reply; an interim one is skipped."""
+        if self._status and self._future is not None:
+            self._finish()
+
+    def _feed_bounded(self, data: memoryview) -> None:
+        while data and self._future is not None:
+            piece = data[: self._framing_left]
+            data = data[len(piece) :]
+            self._framing_left -= len(piece)
+            self._parser.feed_data(piece)
+            if not self._framing_left and self._future is not None:
+                raise too_large()
+        if data:
+            self._reusable = False
+
+    def _pump(self) -> None:
+        while self._unsent is not None and not self._paused:
+            piece = self._unsent[:PIECE_BYTES]
+            self._unsent = self._unsent[PIECE_BYTES:] or None
+            self._transport.write(piece)
+
+    def _finish(self) -> None:
+        future, self._future = self._future, None
+        assert future is not None
+        if not future.done():
+            chunks = self._chunks
+            future.set_result(Reply(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks)))
+
+    def _fail(self, error: UpstreamError) -> None:
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            future.set_exception(error)
+        self._transport.abort()
+
+
+def _fault_of(error: HttpParserError | HttpParserUpgrade) -> UpstreamError:
+    cause = error.__context__
+    if isinstance(error, HttpParserCallbackError) and isinstance(cause, UpstreamError):
+        return cause
+    return malformed()
