@@ -1,13 +1,13 @@
 """One keep-alive HTTP/1.1 connection: writes one request at a time and reads its reply.
 
-Theory of operation. `start` writes a request and makes the one future that `HttpUpstream.send` awaits; llhttp's callbacks
-collect the reply; exactly one of `_finish` and `_fail` ends the exchange. A connection goes back to its owner only when the
-request is fully written, the reply is whole, upstream agreed to keep it, and no byte followed. Everything else aborts it,
-and `connection_lost` is the one place from which the owner takes back its slot.
+Theory of operation. `start` writes a request and makes the one future that `HttpUpstream.send` awaits; llhttp's
+callbacks collect the reply; exactly one of `_finish`, `_fail` and `cancel` ends the exchange. A connection goes back to
+its owner only when the request is fully written, the reply is whole, upstream agreed to keep it, and no byte followed.
+Everything else aborts it, and `connection_lost` is the one place from which the owner takes back its slot.
 
-Bounds hold before anything is buffered, at the same byte however the stream is split. Body bytes count against
-`max_body_bytes`. All other bytes (heads, interim heads, chunk framing, trailers) count against a budget that starts at
-`max_head_bytes` and grows with every body byte by one, so that no framing outweighs what it frames.
+Bounds bite at the same byte however the stream is split. Body bytes count against `max_body_bytes`. All other bytes
+(heads, interim heads, chunk framing, trailers) count against a budget that starts at `max_head_bytes` and grows by one
+with every body byte: framing may not outweigh what it frames. What would exceed the budget is never fed to the parser.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ class Connection(AsyncioProtocol):
         "_future",
         "_head_only",
         "_headers",
-        "_loop",
         "_max_body_bytes",
         "_max_head_bytes",
         "_owner",
@@ -89,7 +88,9 @@ class Connection(AsyncioProtocol):
         "_transport",
         "_unsent",
         "_version",
+        "_whole",
         "due",
+        "loop",
     )
 
     _transport: Transport
@@ -98,7 +99,7 @@ class Connection(AsyncioProtocol):
 
     def __init__(self, owner: Owner, loop: AbstractEventLoop, max_body_bytes: int, max_head_bytes: int) -> None:
         self._owner = owner
-        self._loop = loop
+        self.loop = loop
         self._max_body_bytes = max_body_bytes
         self._max_head_bytes = max_head_bytes
         self._parser = HttpResponseParser(self)
@@ -117,11 +118,12 @@ class Connection(AsyncioProtocol):
             due: deadline, loop time.
             head_only: the reply has no body (HEAD).
         """
-        future: Future[Reply] = self._loop.create_future()
+        future: Future[Reply] = self.loop.create_future()
         self._future = future
         self.due = due
         self._chunks = []
         self._status = 0
+        self._whole = False
         self._chunked = False
         self._head_only = head_only
         self._body_left = self._max_body_bytes
@@ -175,7 +177,7 @@ class Connection(AsyncioProtocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(_fault_of(error))
             return
-        if self._future is None:
+        if self._whole:
             # An early answer to a request that is not written to its end leaves a connection out of step.
             if self._reusable and self._unsent is None and not self._transport.get_write_buffer_size():
                 self._owner.release(self)
@@ -183,13 +185,10 @@ class Connection(AsyncioProtocol):
                 self._transport.abort()
 
     def eof_received(self) -> None:
-        """End a body that runs until the close; any other reply is cut short. The transport closes after this."""
-        if self._future is None:
-            return
-        if self._status and not any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers):
+        """End a body that runs until the close; any other reply is cut short."""
+        if self._future is not None and self._status and not self._framed():
             self._finish()
-        else:
-            self._fail(broken())
+        self._fail(broken())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what was under way and give the slot back."""
@@ -209,7 +208,7 @@ class Connection(AsyncioProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a head: an interim one, the final one, or garbage behind the reply."""
-        if self._future is None:
+        if self._whole:
             raise malformed()
         self._headers = []
 
@@ -228,18 +227,18 @@ class Connection(AsyncioProtocol):
         if status >= 200:
             self._status = status
             self._reusable = self._parser.should_keep_alive()
+            if not self._reusable:
+                self._check_codings()
             if self._head_only:
                 # llhttp cannot be told that no body follows, so its state is of no further use.
                 self._reusable = False
                 self._finish()
 
     def on_chunk_header(self) -> None:
-        """Accept `chunked` as the only transfer coding: any other is still on the body when the chunks are undone."""
+        """Check at the first chunk how the head announced it."""
         if not self._chunked:
             self._chunked = True
-            codings = [value.strip().lower() for name, value in self._headers if name == b"transfer-encoding"]
-            if codings != [b"chunked"] or self._version == "1.0":
-                raise malformed()
+            self._check_codings()
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body, within bounds."""
@@ -252,16 +251,25 @@ class Connection(AsyncioProtocol):
 
     def on_message_complete(self) -> None:
         """End the reply; an interim one is skipped."""
-        if self._status and self._future is not None:
+        if self._status and not self._whole:
             self._finish()
 
+    def _framed(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+
+    def _check_codings(self) -> None:
+        # `chunked` alone: any other coding would still be on the body when llhttp has undone the chunks, or read it to EOF.
+        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or self._version == "1.0"):
+            raise malformed()
+
     def _feed_bounded(self, data: memoryview) -> None:
-        while data and self._future is not None:
+        while data and not self._whole:
             piece = data[: self._framing_left]
             data = data[len(piece) :]
             self._framing_left -= len(piece)
             self._parser.feed_data(piece)
-            if not self._framing_left and self._future is not None:
+            if self._framing_left == 0 and not self._whole:
                 raise too_large()
         if data:
             self._reusable = False
@@ -273,9 +281,9 @@ class Connection(AsyncioProtocol):
             self._transport.write(piece)
 
     def _finish(self) -> None:
+        self._whole = True
         future, self._future = self._future, None
-        assert future is not None
-        if not future.done():
+        if future is not None and not future.done():
             chunks = self._chunks
             future.set_result(Reply(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks)))
 
