@@ -1,0 +1,177 @@
+"""The requests that `record.py` sends, per server and case.
+
+Each closes its connection, so that the answer's end is known.
+"""
+
+import gzip
+import json
+from typing import Any
+
+Json = Any  # JSON of a foreign API, deliberately wrong in the error cases
+
+PIXEL_VALUES = "0123456789abcdefg"  # 0..16, the grey levels of scikit-learn's digits
+ZERO, ONE, TWO = (
+    [PIXEL_VALUES.index(level) / 16 for level in levels]
+    for levels in (
+        "005d910000dfaf5003f20b8004c008800580098004b01c7002e5ac00006da000",
+        "000cd500000bg900003fg60007fgg200001gg300001gg600001gg600000bga00",
+        "0004fc00003gfe00008d8g000016fb00018df10009gg500003dggb500003bg90",
+    )
+)
+
+MEASURES = [
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "concavity",
+    "concave points",
+    "symmetry",
+    "fractal dimension",
+]
+COLUMNS = [
+    *(f"mean {measure}" for measure in MEASURES),
+    *(f"{measure} error" for measure in MEASURES),
+    *(f"worst {measure}" for measure in MEASURES),
+]
+# fmt: off
+TUMOURS = [
+    [17.99, 10.38, 122.8, 1001.0, 0.1184, 0.2776, 0.3001, 0.1471, 0.2419, 0.07871,
+     1.095, 0.9053, 8.589, 153.4, 0.006399, 0.04904, 0.05373, 0.01587, 0.03003, 0.006193,
+     25.38, 17.33, 184.6, 2019.0, 0.1622, 0.6656, 0.7119, 0.2654, 0.4601, 0.1189],
+    [20.57, 17.77, 132.9, 1326.0, 0.08474, 0.07864, 0.0869, 0.07017, 0.1812, 0.05667,
+     0.5435, 0.7339, 3.398, 74.08, 0.005225, 0.01308, 0.0186, 0.0134, 0.01389, 0.003532,
+     24.99, 23.41, 158.8, 1956.0, 0.1238, 0.1866, 0.2416, 0.186, 0.275, 0.08902],
+]
+# fmt: on
+
+
+def send(method: str, path: str, body: bytes = b"", /, **headers: str) -> bytes:
+    """Give the request's bytes; header names are written with underscores."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost:8080", "Accept: */*"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    lines += ["Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def get(path: str, **headers: str) -> bytes:
+    """Ask for a page."""
+    return send("GET", path, **headers)
+
+
+def post(path: str, document: Json, **headers: str) -> bytes:
+    """Send a JSON document with its Content-Type."""
+    return send("POST", path, json.dumps(document).encode(), Content_Type="application/json", **headers)
+
+
+def v2(rows: list[list[float]], *outputs: str | Json, name: str = "predict", flat: bool = True, **extra: Json) -> Json:
+    """Ask an Open Inference server about digit rows."""
+    data = [value for row in rows for value in row] if flat else rows
+    asked: dict[str, Json] = {"inputs": [{"name": name, "shape": [len(rows), 64], "datatype": "FP32", "data": data}]}
+    if outputs:
+        asked["outputs"] = [{"name": output} if isinstance(output, str) else output for output in outputs]
+    return {**extra, **asked}
+
+
+def mlserver() -> dict[str, bytes]:
+    """MLServer with the digits model of tests/real/servers/mlserver."""
+    infer = "/v2/models/digits/infer"
+    both = v2([ZERO, ONE], "predict_proba", "predict", id="req-1")
+    short = v2([ZERO, ONE], "predict_proba")
+    short["inputs"][0] |= {"shape": [2, 32], "data": ZERO}
+    untrue = v2([ZERO, ONE], "predict_proba")
+    untrue["inputs"][0]["shape"] = [3, 64]
+    return {
+        "infer-single": post(infer, v2([ZERO], "predict_proba", id="req-1")),
+        "infer-single-labels": post(infer, v2([ZERO], "predict", id="req-1")),
+        "infer-default-outputs": post(infer, v2([ZERO, ONE], id="req-1")),
+        "infer-batch-flat": post(infer, both),
+        "infer-batch-nested": post(infer, v2([ZERO, ONE], "predict_proba", "predict", flat=False, id="req-1")),
+        "infer-batch-labels-first": post(infer, v2([ZERO, ONE, TWO], "predict", "predict_proba", id="req-1")),
+        "infer-no-id": post(infer, v2([ZERO], "predict_proba")),
+        "infer-version": post("/v2/models/digits/versions/v1/infer", both),
+        "infer-no-content-type": send("POST", infer, json.dumps(both).encode()),
+        "infer-gzip-answer": post(
+            infer, v2([ZERO, ONE, TWO] * 3, "predict_proba", "predict", id="req-1"), Accept_Encoding="gzip"
+        ),
+        "infer-gzip-request": send(
+            "POST",
+            infer,
+            gzip.compress(json.dumps(both).encode(), mtime=0),
+            Content_Type="application/json",
+            Content_Encoding="gzip",
+        ),
+        "generate": post("/v2/models/digits/generate", both),
+        "infer-stream": post("/v2/models/digits/infer_stream", both),
+        "error-bad-shape": post(infer, short),
+        "error-shape-beside-data": post(infer, untrue),
+        "error-unknown-output": post(infer, v2([ZERO], "decision_function")),
+        "error-unknown-model": post("/v2/models/nobody/infer", both),
+        "error-unknown-version": post("/v2/models/digits/versions/v9/infer", both),
+        "error-not-json": send("POST", infer, b"{", Content_Type="application/json"),
+        "error-no-inputs": post(infer, {"id": "req-1"}),
+        "error-method": get(infer),
+        "error-unknown-path": get("/v2/models/digits/explain"),
+        "live": get("/v2/health/live"),
+        "ready": get("/v2/health/ready"),
+        "model-ready": get("/v2/models/digits/ready"),
+        "model-version-ready": get("/v2/models/digits/versions/v1/ready"),
+        "model-ready-unknown": get("/v2/models/nobody/ready"),
+        "metadata": get("/v2"),
+        "model-metadata": get("/v2/models/digits"),
+        "repository-index": post("/v2/repository/index", {}),
+    }
+
+
+def mlflow() -> dict[str, bytes]:
+    """MLflow's scoring server with the models of tests/real/servers/mlflow; some cases name its `--answers`."""
+    path = "/invocations"
+    split = {"dataframe_split": {"columns": COLUMNS, "data": TUMOURS}}
+    records = {"dataframe_records": [dict(zip(COLUMNS, row, strict=True)) for row in TUMOURS]}
+    csv = ("\n".join([",".join(COLUMNS), *(",".join(map(str, row)) for row in TUMOURS)]) + "\n").encode()
+    return {
+        "single": post(path, {"dataframe_split": {"columns": COLUMNS, "data": TUMOURS[:1]}}),
+        "dataframe-split": post(path, split),
+        "dataframe-split-index": post(path, {"dataframe_split": {"index": [7, 9], **split["dataframe_split"]}}),
+        "dataframe-records": post(path, records),
+        "instances": post(path, {"instances": records["dataframe_records"]}),
+        "inputs": post(path, {"inputs": dict(zip(COLUMNS, map(list, zip(*TUMOURS, strict=True)), strict=True))}),
+        "params": post(path, {**split, "params": {"temperature": 0.5}}),
+        "csv": send("POST", path, csv, Content_Type="text/csv"),
+        "csv-charset": send("POST", path, csv, Content_Type="text/csv; charset=utf-8"),
+        "gzip-asked": post(path, split, Accept_Encoding="gzip"),
+        "endpoint": post("/endpoints/cancer/invocations", split),
+        "error-columns": post(
+            path, {"dataframe_split": {"columns": COLUMNS[:7], "data": [row[:7] for row in TUMOURS]}}
+        ),
+        "error-text-in-row": post(
+            path, {"dataframe_split": {"columns": COLUMNS, "data": [["secret", *TUMOURS[0][1:]]]}}
+        ),
+        "error-ragged": post(path, {"dataframe_split": {"columns": COLUMNS, "data": [TUMOURS[0], [1.0]]}}),
+        "error-not-json": send("POST", path, b"{", Content_Type="application/json"),
+        "error-unknown-form": post(path, {"rows": TUMOURS}),
+        "error-two-forms": post(path, split | records),
+        "error-content-type": send("POST", path, csv, Content_Type="text/plain"),
+        "error-no-content-type": send("POST", path, json.dumps(split).encode()),
+        "error-charset": send("POST", path, csv, Content_Type="text/csv; charset=latin-1"),
+        "error-method": get(path),
+        "error-unknown-path": get("/metrics"),
+        "ping": get("/ping"),
+        "health": get("/health"),
+        "version": get("/version"),
+        "openapi": get("/openapi.json"),
+        "labels-single": post(path, {"dataframe_split": {"columns": COLUMNS, "data": TUMOURS[:1]}}),
+        "labels-batch": post(path, split),
+        "records-single": post(path, {"dataframe_split": {"columns": COLUMNS, "data": TUMOURS[:1]}}),
+        "records-batch": post(path, records),
+    }
+
+
+CASES: dict[str, dict[str, bytes]] = {
+    "mlserver": mlserver(),
+    "mlflow": mlflow(),
+}
