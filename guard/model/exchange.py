@@ -13,8 +13,10 @@ class Call:
         path: the raw path, percent-encoded, without query string.
         params: what the endpoint's template captured, for example `{"model": "digits"}`.
         content_type: value of Content-Type, lower case, without parameters; empty when absent.
-        body: the whole body, content encoding undone.
+        body: the whole body, content encoding undone once the `read` phase began.
         headers: all request headers, names lower case.
+        sent: the body as the client sent it.
+        target: path and query string as the client sent them.
     """
 
     path: str
@@ -22,6 +24,8 @@ class Call:
     content_type: str
     body: bytes
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    sent: bytes = b""
+    target: bytes = b""
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of header `name` (lower case), or None."""

@@ -1,0 +1,81 @@
+"""Turning a request into charges, and a receipt into a decision. Pure; the state does the charging."""
+
+from __future__ import annotations
+
+import hashlib
+
+from guard.budgets.base import Budget
+from guard.errors import ClientError, Denied
+from guard.model.client import Client
+from guard.model.ledger import Admission, Charge, Receipt
+from guard.model.queries import Queries
+
+TEXT_DIMENSION = 64
+"""Dimension of a query that is not a vector of numbers: the width of the sketches that stand for texts."""
+
+
+def dimension_of(queries: Queries) -> int:
+    """Return the number of features of a query; `TEXT_DIMENSION` when it is not a vector of numbers."""
+    matrix = queries.matrix()
+    return TEXT_DIMENSION if matrix is None else matrix.shape[1]
+
+
+def digests(secret: bytes, queries: Queries) -> tuple[bytes, ...]:
+    """Return a 16-byte keyed digest for each snapped row: equal rows agree, and nothing can be read back without the secret."""
+    blake = hashlib.blake2b
+    return tuple(blake(row, digest_size=16, key=secret[:32], person=b"guard graded").digest() for row in queries.row_bytes())
+
+
+def charges(
+    budgets: tuple[Budget, ...],
+    client: Client,
+    rows: int,
+    dimension: int,
+    seen: tuple[bytes, ...] | None,
+) -> tuple[Charge, ...]:
+    """Return one charge for each budget.
+
+    Args:
+        budgets: the route's.
+        client: who asks.
+        rows: rows in the batch, all of which are charged.
+        dimension: features of a query, for limits that scale with it.
+        seen: digests of the snapped rows; None when no budget counts distinct queries.
+    Raises:
+        ClientError: 413, the batch is larger than a limit itself, so it can never fit.
+    """
+    made: list[Charge] = []
+    for budget in budgets:
+        limit = budget.limit_for(dimension)
+        # A batch of graded answers over its limit can still be answered with labels; a batch of rows can never fit.
+        most = limit if not budget.distinct else budget.hard_limit
+        if most is not None and rows > max(most, limit):
+            raise ClientError("the batch is larger than the budget itself; send smaller ones", code="batch_too_large", status=413)
+        made.append(
+            Charge(
+                budget.name,
+                budget.scope(client),
+                budget.window or 0,
+                limit,
+                rows,
+                budget.then,
+                budget.hard_limit,
+                seen if budget.distinct else None,
+            )
+        )
+    return tuple(made)
+
+
+def decision(receipt: Receipt, made: tuple[Charge, ...], now_s: float) -> bool:
+    """Return whether the batch is label-only.
+
+    Raises:
+        Denied: 429, with Retry-After when the binding budget's window ends.
+    """
+    if receipt.admission is not Admission.DENY:
+        return receipt.admission is Admission.LABEL_ONLY
+    binding = made[receipt.binding or 0]
+    retry = None
+    if binding.window_s:
+        retry = max(1, int((binding.window(now_s) + 1) * binding.window_s - now_s + 0.999))
+    raise Denied("the budget is spent", code="budget_spent", status=429, retry_after_s=retry)

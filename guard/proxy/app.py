@@ -1,0 +1,162 @@
+"""The data listener: a bare ASGI callable that reads a request, hands it to the handler and sends what comes back.
+
+Measured: routing and request objects of a framework cost more than all the numpy work, so this stays a function over raw messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+from guard.errors import ClientError, Denied, GuardError, StateError
+from guard.model.exchange import Call
+from guard.ports import Clock
+from guard.proxy.exchange import Exchange, Response
+from guard.proxy.handler import Handler
+from guard.proxy.messages import error_response
+from guard.proxy.plans import Active, Plans
+from guard.telemetry.metrics import Metrics
+from guard.wire.base import Endpoint
+
+Scope = MutableMapping[str, Any]  # Any: ASGI
+Message = MutableMapping[str, Any]  # Any: ASGI
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+_ANYTHING = Endpoint("*", "/", "status")
+"""What a policy in shadow does not open goes through untouched, like a status endpoint."""
+
+
+class DataApp:
+    """The ASGI application of the data listener.
+
+    Args:
+        plans: the plan in force.
+        handler: takes exchanges through the phases.
+        metrics: all metrics.
+        clock: time.
+    """
+
+    def __init__(self, plans: Plans, handler: Handler, metrics: Metrics, clock: Clock) -> None:
+        self.plans = plans
+        self.handler = handler
+        self.metrics = metrics
+        self.clock = clock
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        connection = scope.get("guard.connection")
+        if connection is not None:
+            connection.request_task = asyncio.current_task()
+        self.in_flight += 1
+        try:
+            response, close = await self.respond(scope, receive)
+            if close:
+                response.headers.append((b"connection", b"close"))
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            await send({"type": "http.response.body", "body": response.body})
+        except asyncio.CancelledError:
+            # The client is gone: the call to the model was cancelled with this task, and nobody is left to answer.
+            if connection is None or not connection.transport.is_closing():
+                raise
+        finally:
+            self.in_flight -= 1
+            if connection is not None:
+                connection.request_task = None
+
+    async def respond(self, scope: Scope, receive: Receive) -> tuple[Response, bool]:
+        """Return the response, and whether the connection must be closed because the request was not read to its end."""
+        began_s = self.clock.monotonic_s()
+        active = self.plans.current
+        method, path = cast("str", scope["method"]), cast("bytes", scope["raw_path"]).decode("ascii")
+        matched = active.plan.match(method, path)
+        if matched is None and active.plan.mode == "enforce":
+            return self.refuse(active, Denied("this endpoint is closed", code="closed", status=404)), True
+        route = matched.route if matched is not None else None
+        try:
+            if self.in_flight > active.plan.limits.concurrency:
+                raise StateError("too many requests in flight", code="overloaded", retry_after_s=1)
+            headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+            body = await read_body(scope, headers, receive, active)
+        except GuardError as error:
+            return self.refuse(active, error, route.name if route is not None else "none"), True
+        query = cast("bytes", scope["query_string"])
+        target = path.encode("ascii") + (b"?" + query if query else b"")
+        client = scope.get("client")
+        call = Call(path, {} if matched is None else matched.params, content_type(headers), body, headers, body, target)
+        exchange = Exchange(
+            active=active,
+            route=active.transparent if matched is None else matched.route,
+            endpoint=_ANYTHING if matched is None else matched.endpoint,
+            metrics=self.metrics.route("none" if matched is None else matched.route.name),
+            call=call,
+            method=method.encode("ascii"),
+            peer=client[0] if client else "",
+            began_s=began_s,
+            now_s=self.clock.wall_s(),
+        )
+        return await self.handler.handle(exchange), False
+
+    def refuse(self, active: Active, error: GuardError, route: str = "none") -> Response:
+        """Answer what never became an exchange, and count it."""
+        self.metrics.route(route).request(error.code)
+        return error_response(error, active.plan.routes[0].codec)
+
+
+def content_type(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the Content-Type without parameters, lower case; empty when absent."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.split(b";", 1)[0].strip().lower().decode("latin-1")
+    return ""
+
+
+async def read_body(scope: Scope, headers: list[tuple[bytes, bytes]], receive: Receive, active: Active) -> bytes:
+    """Read the request's body within the plan's bounds.
+
+    Raises:
+        ClientError: 413 too large (before it is read, when Content-Length says so), 408 too slow, 400 for an HTTP/1.0 request
+            with a transfer coding or a coding other than chunked.
+    """
+    limits = active.plan.limits
+    for name, value in headers:
+        if name == b"content-length" and int(value) > limits.body_bytes:
+            raise _too_large()
+        if name == b"transfer-encoding" and (value.strip().lower() != b"chunked" or scope["http_version"] == "1.0"):
+            raise ClientError("this transfer coding is not supported", code="unsupported_encoding")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body = cast("bytes", message["body"])
+        if len(body) > limits.body_bytes:
+            raise _too_large()
+        return body
+    try:
+        async with asyncio.timeout(limits.read_timeout_s):
+            return await _read_rest(message, receive, limits.body_bytes)
+    except TimeoutError:
+        raise ClientError("the request took too long to arrive", code="read_timeout", status=408) from None
+
+
+async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise asyncio.CancelledError
+        piece = cast("bytes", message["body"])
+        size += len(piece)
+        if size > limit:
+            raise _too_large()
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await receive()
+
+
+def _too_large() -> ClientError:
+    return ClientError("the body is too large", code="body_too_large", status=413)

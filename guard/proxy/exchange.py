@@ -1,0 +1,61 @@
+"""Everything one request has gathered on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from guard.engine.release import Report
+from guard.errors import GuardError
+from guard.model.client import Client
+from guard.model.exchange import Call, Reply
+from guard.model.ledger import Charge, Receipt
+from guard.model.prediction import Answer
+from guard.policy.plan import RoutePlan
+from guard.proxy.plans import Active
+from guard.telemetry.metrics import RouteMetrics
+from guard.wire.base import Endpoint, Reading
+
+
+@dataclass(slots=True)
+class Response:
+    """What the client gets.
+
+    Args:
+        status: HTTP status.
+        headers: names lower case, Content-Length included.
+        body: the whole body.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way; each phase reads what the ones before left and adds its own."""
+
+    active: Active
+    route: RoutePlan
+    endpoint: Endpoint
+    metrics: RouteMetrics
+    call: Call
+    method: bytes
+    peer: str
+    began_s: float
+    now_s: float
+    client: Client | None = None
+    reading: Reading | None = None
+    body: bytes = b""
+    charges: tuple[Charge, ...] = ()
+    receipt: Receipt | None = None
+    labels_only: bool = False
+    reply: Reply | None = None
+    answer: Answer | None = None
+    report: Report | None = None
+    response: Response | None = None
+    upstream_s: float = 0.0
+    rows: int = 1
+    missed: list[str] = field(default_factory=list[str])
+    """Phases that failed and were passed over, in shadow."""
+    error: GuardError | None = None

@@ -1,0 +1,257 @@
+"""The way of one request, a function per phase. No logic lives here: phases call codecs, defences, budgets and the engine.
+
+identify -> read -> inspect -> admit -> forward -> read_answer -> release -> render, then `record`, last and always. The phases `decide` and
+`observe` stand in the table of failures and arrive with detection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from guard.engine.admit import charges, decision, digests, dimension_of
+from guard.engine.failures import Phase, outcome
+from guard.engine.randomness import QueryNoise
+from guard.engine.release import release
+from guard.errors import ClientError, Denied, GuardError, StateError, UpstreamError
+from guard.model.client import Client
+from guard.model.ledger import Admission
+from guard.model.queries import Queries
+from guard.policy.plan import RoutePlan
+from guard.ports import Clock, State, Upstream
+from guard.proxy.clients import RecentClients
+from guard.proxy.exchange import Exchange, Response
+from guard.proxy.messages import (
+    clean_reply,
+    clean_status,
+    decode_content,
+    error_response,
+    original_response,
+    upstream_headers,
+    upstream_refusal,
+)
+from guard.telemetry.metrics import Metrics
+
+log = logging.getLogger("guard.proxy")
+
+Step = Callable[[Exchange], Awaitable[None] | None]
+
+
+class Handler:
+    """Takes exchanges through the phases.
+
+    Args:
+        state: ledgers.
+        upstream: the model.
+        clock: time.
+        secret: keys noise and digests, 32 bytes.
+        metrics: counters that do not belong to a route.
+        clients: recently seen clients, for `/clients`.
+    """
+
+    def __init__(
+        self, state: State, upstream: Upstream, clock: Clock, secret: bytes, metrics: Metrics, clients: RecentClients
+    ) -> None:
+        self.state = state
+        self.upstream = upstream
+        self.clock = clock
+        self.secret = secret
+        self.metrics = metrics
+        self.clients = clients
+        self.dimensions: dict[str, int] = {}
+        self.scoring: tuple[tuple[Phase, Step], ...] = (
+            ("identify", self.identify),
+            ("read", self.read),
+            ("inspect", self.inspect),
+            ("admit", self.admit),
+            ("forward", self.forward),
+            ("read_answer", self.read_answer),
+            ("release", self.release),
+            ("render", self.render),
+        )
+        self.status: tuple[tuple[Phase, Step], ...] = (("forward", self.forward), ("render", self.render_status))
+
+    async def handle(self, x: Exchange) -> Response:
+        """Run the phases; what fails takes the outcome that `engine.failures` names."""
+        steps = self.scoring if x.endpoint.access == "scoring" else self.status
+        try:
+            for phase, step in steps:
+                try:
+                    pending = step(x)
+                    if pending is not None:
+                        await pending
+                except Exception as error:  # noqa: BLE001 -- the one broad except: whatever fails has an outcome
+                    action, shown = outcome(phase, error, x.route.mode)
+                    if not isinstance(error, GuardError):
+                        log.exception("bug in phase %s of route %s", phase, x.route.name)
+                    self.count_failure(x, shown)
+                    if action == "refuse":
+                        await self.refund(x, error)
+                        x.error = shown
+                        x.response = error_response(shown, x.route.codec)
+                        break
+                    x.missed.append(phase)
+            return x.response or error_response(GuardError("internal error"), x.route.codec)
+        finally:
+            self.record(x)
+
+    def identify(self, x: Exchange) -> None:
+        """Who asks."""
+        x.client = x.active.identity.identify(x.call.headers, x.peer)
+
+    def read(self, x: Exchange) -> None:
+        """Decode the body to queries; a body that shadow could not read is one opaque row."""
+        decode_content(x.call, x.active.plan.limits.body_bytes)
+        x.reading = reading = x.route.codec.read(x.call)
+        x.rows = reading.queries.rows
+        x.body = reading.body
+        if x.rows > x.active.plan.limits.rows:
+            raise ClientError("too many rows in one request", code="too_many_rows", status=413)
+
+    def inspect(self, x: Exchange) -> None:
+        """Check queries against the inputs' domain and snap them."""
+        if x.route.inputs is None or x.reading is None:
+            return
+        snapped = x.route.inputs.admit(x.reading.queries)
+        if snapped is not None:
+            x.body = x.route.codec.rewrite(x.reading, snapped)
+
+    async def admit(self, x: Exchange) -> None:
+        """Charge every budget in one atomic step, before the model is asked."""
+        if not x.route.budgets:
+            return
+        queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
+        client = x.client or Client(x.peer, x.peer, "address")
+        watched = tuple(b for b in x.route.budgets if b.mode == "shadow")
+        if watched and x.route.mode == "enforce":
+            await self.watch(x, client, queries)
+        binding = tuple(b for b in x.route.budgets if b.mode == "enforce" or x.route.mode == "shadow")
+        if not binding:
+            return
+        distinct = any(budget.distinct for budget in binding)
+        seen = digests(self.secret, queries) if distinct else None
+        made = charges(binding, client, x.rows, self.dimension(x.route, queries) if distinct else 0, seen)
+        x.charges, x.receipt = made, await self.state.charge(x.route.ledger, made, x.now_s)
+        x.labels_only = decision(x.receipt, made, x.now_s)
+
+    async def watch(self, x: Exchange, client: Client, queries: Queries) -> None:
+        """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
+        budgets = tuple(b for b in x.route.budgets if b.mode == "shadow")
+        try:
+            seen = digests(self.secret, queries) if any(b.distinct for b in budgets) else None
+            made = charges(budgets, client, x.rows, self.dimension(x.route, queries), seen)
+            receipt = await self.state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
+            if receipt.admission is not Admission.ALLOW:
+                x.metrics.refusal(made[receipt.binding or 0].budget)
+                x.metrics.verdict("deny" if receipt.admission is Admission.DENY else "label_only", "shadow")
+        except ClientError:
+            x.metrics.verdict("deny", "shadow")
+        except StateError:
+            self.metrics.state_error()
+
+    def dimension(self, route: RoutePlan, queries: Queries) -> int:
+        """Return a query's dimension for limits that scale with it: declared, or the smallest that the model has answered.
+
+        A client that pads its queries with features that the model ignores must not raise its own limit.
+        """
+        if route.inputs is not None and route.inputs.size is not None:
+            return route.inputs.size
+        asked = dimension_of(queries)
+        return min(asked, self.dimensions.get(route.ledger, asked))
+
+    async def forward(self, x: Exchange) -> None:
+        """Ask the model: what was read in enforce, what was sent in shadow."""
+        target = x.call.target if x.route.mode == "shadow" else x.call.path.encode("ascii")
+        body = x.call.sent if x.route.mode == "shadow" else x.body
+        began = self.clock.monotonic_s()
+        try:
+            x.reply = await self.upstream.send(
+                x.method, target, upstream_headers(x), body, x.active.plan.limits.upstream_timeout_s
+            )
+        finally:
+            x.upstream_s = self.clock.monotonic_s() - began
+        if x.reply.status >= 300 and x.route.mode == "enforce":
+            raise upstream_refusal(x.reply)
+
+    def read_answer(self, x: Exchange) -> None:
+        """Decode the model's answer; one with more predictions than rows charged is withheld."""
+        if x.reply is None or x.reading is None or x.reply.status != 200:
+            return
+        x.answer = x.route.codec.answer(clean_reply(x.reply, x.active.plan.limits.answer_bytes), x.reading)
+        if x.answer.rows > x.rows:
+            raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
+        if any(getattr(budget, "graded_answers", None) == "auto" for budget in x.route.budgets):
+            asked = dimension_of(x.reading.queries)
+            self.dimensions[x.route.ledger] = min(asked, self.dimensions.get(x.route.ledger, asked))
+
+    def release(self, x: Exchange) -> None:
+        """Run the defences over the predictions."""
+        if x.answer is None or x.reading is None:
+            return
+        name = x.client.name if x.client is not None else x.peer
+        noise = QueryNoise(self.secret, x.route.ledger, name, x.reading.queries, x.route.inputs)
+        x.report = release(x.route.defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only)
+
+    def render(self, x: Exchange) -> None:
+        """Write the API's own shape again; in shadow, what the model said."""
+        if x.reply is None:
+            return
+        if x.route.mode == "shadow":
+            x.response = original_response(x.reply, x.active.plan.limits.answer_bytes)
+            return
+        if x.answer is None:
+            raise UpstreamError("the model's answer was withheld", code="unreadable_answer")
+        content_type, body = x.route.codec.render(x.answer)
+        headers = [(b"content-type", content_type)] if content_type else []
+        x.response = Response(200, [*headers, (b"content-length", b"%d" % len(body))], body)
+
+    def render_status(self, x: Exchange) -> None:
+        """Answer health and readiness with the model's status and little else."""
+        if x.reply is not None:
+            x.response = original_response(x.reply, x.active.plan.limits.answer_bytes) if x.route.mode == "shadow" else clean_status(x.reply)
+
+    def count_failure(self, x: Exchange, error: GuardError) -> None:
+        """Count what failed, whether it was refused or passed over."""
+        if isinstance(error, StateError):
+            self.metrics.state_error()
+        if error.code in ("unreadable_answer", "too_many_predictions"):
+            x.metrics.unreadable()
+        if isinstance(error, Denied) and error.code == "budget_spent" and x.receipt is not None:
+            x.metrics.refusal(x.charges[x.receipt.binding or 0].budget)
+
+    async def refund(self, x: Exchange, error: Exception) -> None:
+        """Give back what was charged, if upstream certainly never saw the request."""
+        unseen = isinstance(error, UpstreamError) and not error.reached
+        if not unseen or x.receipt is None or x.receipt.admission is Admission.DENY:
+            return
+        try:
+            await self.state.refund(x.route.ledger, x.charges, x.receipt, x.now_s)
+        except StateError:
+            self.metrics.state_error()
+
+    def record(self, x: Exchange) -> None:
+        """Count what came of it: last and always."""
+        metrics, mode = x.metrics, x.route.mode
+        scoring = x.endpoint.access == "scoring"
+        metrics.request(x.error.code if x.error else ("aborted" if x.response is None else "ok"))
+        metrics.added(self.clock.monotonic_s() - x.began_s - x.upstream_s)
+        if x.upstream_s:
+            metrics.upstream(x.upstream_s)
+        if not scoring:
+            return
+        refused = isinstance(x.error, Denied) or (x.receipt is not None and x.receipt.admission is Admission.DENY)
+        metrics.verdict("deny" if refused else "label_only" if x.labels_only else "allow", mode)
+        if x.report is not None:
+            metrics.rows(x.rows)
+            metrics.shift(x.report.score_shift_l1)
+            if x.report.top1_changed:
+                metrics.top1_changed(x.report.top1_changed)
+        if x.receipt is not None:
+            for charge, spend in zip(x.charges, x.receipt.spends, strict=True):
+                if x.receipt.admission is not Admission.DENY:
+                    metrics.charge(charge.budget, charge.amount)
+                metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
+        if x.client is not None:
+            self.clients.seen(x.client, x.route.name, x.rows, x.now_s)
+
+

@@ -1,0 +1,164 @@
+"""uvicorn's HTTP/1.1 protocol with bounds: header bytes, slow heads, stalled readers, pipelining, and disconnects that cancel work.
+
+llhttp already refuses what smuggling needs: Content-Length beside Transfer-Encoding, repeated or malformed lengths, unknown transfer
+codings, folded headers, bare line feeds. What goes upstream is written afresh in any case. One sweep a second looks at all
+connections instead of a timer for each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from guard.policy.schema import Limits
+
+MAX_CONNECTIONS = 8192
+MAX_PIPELINED = 16
+STALLED_S = 30.0
+"""How long a client may leave an answer unread."""
+_RESPONSES = {
+    400: b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    408: b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+}
+
+
+class TooMuch(Exception):  # noqa: N818 -- never leaves this file: it only stops the parser
+    """Stops the parser when a head is larger than the policy allows."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One client connection.
+
+    Class attributes are set once by `bounded` for the server that uses it.
+    """
+
+    limits: Callable[[], Limits]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: uvicorn's own signature
+        super().__init__(*args, **kwargs)
+        self.head_bytes = 0
+        self.in_head = True
+        self.since_s = self.loop.time()
+        self.stalled_s: float | None = None
+        self.request_task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
+        """Refuse connections beyond the bound at once."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what the client will not read."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self.request_task is not None:
+            self.request_task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Count a head's bytes as they come, so that an endless header line is never kept."""
+        if self.in_head:
+            if not self.head_bytes:
+                self.since_s = self.loop.time()
+            self.head_bytes += len(data)
+            if self.head_bytes > self.limits().header_bytes + 2 * 2**18:
+                self.refuse(431)
+                return
+        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a malformed request, unless a better answer went out already."""
+        del msg
+        self.refuse(400)
+
+    def refuse(self, status: int) -> None:
+        """Answer `status` without the application and close; between answers of other requests, just close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_RESPONSES[status])
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Start counting a head."""
+        super().on_message_begin()
+        self.scope["guard.connection"] = self  # pyright: ignore[reportGeneralTypeIssues]  # an extension of the ASGI scope
+        self.in_head = True
+        self.counted = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Count the request line."""
+        self.count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header with its separators."""
+        self.count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def count(self, size: int) -> None:
+        """Add to the head's size; stop the parser when it is too large."""
+        self.counted += size
+        if self.counted > self.limits().header_bytes:
+            self.refuse(431)
+            raise TooMuch
+
+    def on_headers_complete(self) -> None:
+        """End of a head: the sweep stops watching it, and the body has a deadline of its own."""
+        self.in_head = False
+        self.head_bytes = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.refuse(400)
+            raise TooMuch
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes belong to another head."""
+        super().on_message_complete()
+        self.in_head = True
+
+    def pause_writing(self) -> None:
+        """Note since when the client has not read."""
+        super().pause_writing()
+        self.stalled_s = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self.stalled_s = None
+
+    def sweep(self, now_s: float) -> None:
+        """Close this connection if its client sends a head or reads an answer too slowly."""
+        if self.stalled_s is not None and now_s - self.stalled_s > STALLED_S:
+            self.transport.abort()
+        elif self.in_head and self.idle_or_slow(now_s):
+            self.refuse(408)
+
+    def idle_or_slow(self, now_s: float) -> bool:
+        """Say whether a head has begun, or a new connection was made, too long ago."""
+        waiting = bool(self.head_bytes) or self.cycle is None
+        return waiting and now_s - self.since_s > self.limits().read_timeout_s
+
+
+def bounded(limits: Callable[[], Limits]) -> type[BoundedProtocol]:
+    """Return the protocol class for one server.
+
+    Args:
+        limits: gives the limits of the plan in force.
+    """
+    return cast("type[BoundedProtocol]", type("Protocol", (BoundedProtocol,), {"limits": staticmethod(limits)}))
+
+
+async def sweep_forever(connections: set[Any], period_s: float = 1.0) -> None:  # Any: uvicorn's protocols
+    """Sweep all connections once a period."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(period_s)
+        now_s = loop.time()
+        for connection in list(connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.sweep(now_s)

@@ -1,0 +1,201 @@
+"""Putting it together: loads the policy, opens the state, listens on two sockets, reloads, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from guard.errors import GuardError, StateError, UpstreamError
+from guard.policy.schema import Limits
+from guard.ports import State
+from guard.proxy.admin import admin_app
+from guard.proxy.app import DataApp
+from guard.proxy.clients import RecentClients
+from guard.proxy.handler import Handler
+from guard.proxy.plans import Active, Plans
+from guard.proxy.protocol import bounded, sweep_forever
+from guard.proxy.secret import load_secret
+from guard.state.open import open_state
+from guard.telemetry.metrics import Metrics
+from guard.upstream.http import HttpUpstream
+
+log = logging.getLogger("guard")
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    wall_s = staticmethod(time.time)
+    monotonic_s = staticmethod(time.perf_counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things listen and live; none of it is policy.
+
+    Args:
+        upstream: URL of the model server.
+        listen: (host, port) of the data listener; port 0 takes a free one.
+        admin: (host, port) of the admin listener, or None for none.
+        state: `memory:`, `sqlite:PATH` or `redis://...`.
+        secret_file: file that holds the noise secret; None for `GUARD_SECRET` or a generated one.
+        load: loads and compiles the policy.
+        ready: called with the two bound addresses once both listeners accept.
+    """
+
+    upstream: str
+    listen: tuple[str, int]
+    admin: tuple[str, int] | None
+    state: str
+    secret_file: Path | None
+    load: Callable[[], Active]
+    ready: Callable[[tuple[str, int], tuple[str, int] | None], None]
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        PolicyError: the policy cannot be used.
+        StateError: the state cannot be opened, or the secret is missing where replicas share it.
+        OSError: an address cannot be bound.
+    """
+    metrics = Metrics()
+    active = settings.load()
+    plans = Plans(settings.load, lambda ok, message: _reloaded(metrics, plans, ok, message), active)
+    metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
+    secret = load_secret(settings.state, settings.secret_file)
+    listener = bind(*settings.listen)
+    admin_listener = bind(*settings.admin) if settings.admin is not None else None
+    state = open_state(settings.state)
+    limits = active.plan.limits
+    upstream = HttpUpstream(settings.upstream, max_connections=limits.concurrency, max_response_bytes=limits.answer_bytes)
+    clients, clock = RecentClients(), SystemClock()
+    handler = Handler(state, upstream, clock, secret, metrics, clients)
+    app = DataApp(plans, handler, metrics, clock)
+    config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **_COMMON)  # pyright: ignore[reportArgumentType]
+    config.timeout_graceful_shutdown = max(1, int(limits.drain_s))
+    server = Listener(config)
+    servers = [server.serve(sockets=[listener])]
+    stop = [server]
+    if admin_listener is not None:
+        async def ready() -> bool | str:
+            return await upstream_ready(upstream, plans)
+
+        page = Listener(uvicorn.Config(admin_app(plans, metrics, state, ready, clients, token=None), **_COMMON))  # pyright: ignore[reportArgumentType]
+        page.config.timeout_graceful_shutdown = 1
+        servers.append(page.serve(sockets=[admin_listener]))
+        stop.append(page)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: _hang_up(plans))
+    background = [asyncio.create_task(plans.watch()), asyncio.create_task(sweep_forever(server.server_state.connections))]
+    try:
+        await _settle(state)
+        settings.ready(listener.getsockname()[:2], admin_listener.getsockname()[:2] if admin_listener else None)
+        await asyncio.gather(*servers)
+    finally:
+        for task in background:
+            task.cancel()
+        await upstream.aclose()
+        await state.aclose()
+
+
+async def _settle(state: State) -> None:
+    """Tell early when the state is out of reach; requests fail closed until it comes back."""
+    try:
+        await state.ping()
+    except StateError as error:
+        log.warning("state is out of reach: %s", error.message)
+
+
+class Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals to Guard, which runs two of them."""
+
+    def capture_signals(self):  # noqa: ANN201 -- uvicorn's own context manager type
+        """Capture nothing."""
+        import contextlib  # noqa: PLC0415
+
+        return contextlib.nullcontext()
+
+
+_COMMON: dict[str, object] = {
+    "lifespan": "off",
+    "ws": "none",
+    "access_log": False,
+    "log_config": None,
+    "server_header": False,
+    "proxy_headers": False,
+    "timeout_keep_alive": 75,
+    "backlog": 1024,
+}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind a listening socket."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _stop(servers: list[Listener]) -> None:
+    for server in servers:
+        if server.should_exit:
+            server.force_exit = True
+        server.should_exit = True
+
+
+def _hang_up(plans: Plans) -> None:
+    task = asyncio.ensure_future(plans.reload_soon())
+    task.add_done_callback(lambda done: done.exception())
+
+
+def _reloaded(metrics: Metrics, plans: Plans, ok: bool, message: str) -> None:
+    metrics.reload(ok)
+    if ok:
+        plan = plans.current.plan
+        metrics.policy(plan.name, plan.digest, plan.mode)
+        log.info("policy %s in force, digest %s", plan.name, plan.digest[:12])
+    else:
+        log.error("policy not reloaded, the old one stays in force: %s", message)
+
+
+async def upstream_ready(upstream: HttpUpstream, plans: Plans) -> bool | str:
+    """Ask the model whether it is ready: True, or why it is not."""
+    endpoint = next(
+        (
+            o.endpoint
+            for r in plans.current.plan.routes
+            for o in r.endpoints
+            if o.endpoint.access == "status" and "{" not in o.endpoint.template
+        ),
+        None,
+    )
+    target = endpoint.template.encode() if endpoint is not None else b"/"
+    try:
+        reply = await upstream.send(b"GET", target, [], b"", 2.0)
+    except UpstreamError as error:
+        return error.message
+    except GuardError as error:
+        return error.message
+    # Any answer shows that a server is there; a health endpoint must also say that it is well.
+    return True if endpoint is None or reply.status < 500 else f"the model answers {reply.status}"
+
+
