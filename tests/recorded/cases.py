@@ -171,7 +171,38 @@ def mlflow() -> dict[str, bytes]:
     }
 
 
+def torchserve() -> dict[str, bytes]:
+    """TorchServe with the handler of tests/real/servers/torchserve."""
+    path = "/predictions/digits"
+    part = (
+        b'--cut\r\nContent-Disposition: form-data; name="data"; filename="zero.json"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n" + json.dumps(ZERO).encode() + b"\r\n--cut--\r\n"
+    )
+    return {
+        "single": post(path, {"instance": ZERO}),
+        "single-bare-list": post(path, ZERO),
+        "single-no-content-type": send("POST", path, json.dumps(ZERO).encode()),
+        "single-put": send("PUT", path, json.dumps(ZERO).encode(), Content_Length=str(len(json.dumps(ZERO)))),
+        "single-multipart": send("POST", path, part, Content_Type="multipart/form-data; boundary=cut"),
+        "list": post(path, {"instances": [ZERO, ONE]}),
+        "list-of-one": post(path, {"instances": [ZERO]}),
+        "version": post("/predictions/digits/1.0", {"instance": ZERO}),
+        "gzip-asked": post(path, {"instances": [ZERO, ONE, TWO]}, Accept_Encoding="gzip"),
+        "invocations": post("/invocations?model_name=digits", {"instance": ZERO}),
+        "v1-predict": post("/v1/models/digits:predict", {"instances": [ZERO]}),
+        "error-bad-shape": post(path, {"instance": ZERO[:32]}),
+        "error-not-json": send("POST", path, b"{", Content_Type="application/json"),
+        "error-unknown-model": post("/predictions/nobody", {"instance": ZERO}),
+        "error-unknown-version": post("/predictions/digits/9.9", {"instance": ZERO}),
+        "error-unknown-path": get("/models/digits"),
+        "error-explanations": post("/explanations/digits", {"instance": ZERO}),
+        "ping": get("/ping"),
+        "metrics": get("/metrics"),
+    }
+
+
 CASES: dict[str, dict[str, bytes]] = {
     "mlserver": mlserver(),
     "mlflow": mlflow(),
+    "torchserve": torchserve(),
 }

@@ -1,7 +1,7 @@
 """Train a breast cancer classifier and serve it with MLflow's real scoring server, in this one process.
 
-Listens on 127.0.0.1 only. The model is scikit-learn's LogisticRegression on every second row of the breast cancer data (30 named columns, two
-classes), saved in MLflow's format and served by the same application that `mlflow models serve` runs.
+Listens on 127.0.0.1 only. The model is scikit-learn's LogisticRegression on every second row of the breast cancer data
+(30 named columns, two classes), saved in MLflow's format and served by the application that `mlflow models serve` runs.
 `--answers` chooses what `predictions` holds: `probabilities` (a list of two a row), `labels` (a number a row), or
 `records` (an object a row, as models that return a data frame do).
 
