@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import orjson
 
 from guard.model.arrays import Floats
+
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_EXACT = 2**53
+"""Whole numbers up to here are exact as floats."""
+
+
+def _plain(value: object) -> object:
+    """Write whole numbers as floats, so that 1 and 1.0 give the same bytes."""
+    match value:
+        case bool():
+            return value
+        case int():
+            return float(value) if -_EXACT <= value <= _EXACT else value
+        case float():
+            return value + 0.0
+        case dict():
+            return {key: _plain(item) for key, item in cast("dict[object, object]", value).items()}
+        case list() | tuple():
+            return [_plain(item) for item in cast("Sequence[object]", value)]
+        case _:
+            return value
 
 
 def _no_place(row: int, feature: int) -> str:
@@ -75,13 +97,22 @@ class Queries:
     def row_bytes(self) -> list[bytes]:
         """Return canonical bytes for each row: the same for queries that decode to the same values, whatever their spelling.
 
-        Numeric rows give their float64 values (1 and 1.0 agree); other rows their JSON with sorted keys.
+        Numeric rows give their float64 values (1 and 1.0 agree); other rows their JSON with sorted keys and numbers as
+        floats. No row's bytes depend on the rows beside it, unless the body is opaque.
+
+        >>> Queries(2, [1, None, 1.0, None], width=2).row_bytes()
+        [b'[1.0,null]', b'[1.0,null]']
         """
         matrix = self.matrix()
         if matrix is not None:
             data, size = matrix.tobytes(), matrix.shape[1] * 8
             return [data[i : i + size] for i in range(0, len(data), size)]
-        if self.values is not None and not self.width and len(self.values) == self.rows:
-            return [orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY) for value in self.values]
+        if self.values is not None and len(self.values) == self.rows * (self.width or 1):
+            return [orjson.dumps(_plain(value), option=_CANONICAL) for value in self._row_values(self.values)]
         whole = self.opaque or orjson.dumps(self.values, option=orjson.OPT_SORT_KEYS)
         return [b"%d:%b" % (i, whole) for i in range(self.rows)]
+
+    def _row_values(self, values: Sequence[object]) -> Sequence[object]:
+        if not self.width:
+            return values
+        return [values[i : i + self.width] for i in range(0, len(values), self.width)]
