@@ -1,0 +1,61 @@
+# Two commands do all the set-up on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-real check format bench docs clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Guard needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@echo "setting up $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing Guard and scikit-learn into $(VENV)" >&2
+	@$(PIP) install -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "installing Guard and the test packages into $(VENV)" >&2
+	@$(PIP) install -e '.[demo,test]'
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/.test
+	@echo "installing the linters into $(VENV)" >&2
+	@$(PIP) install -e '.[demo,test,lint]'
+	@touch $@
+
+demo: $(VENV)/.demo ## guard a real model, ask it with and without Guard, steal it with and without Guard (ONCE=1 stops there)
+	@$(BIN)/guard demo $(if $(ONCE),--once)
+
+test: $(VENV)/.test ## unit, contract, property, scenario, statistical and integration tests, with branch coverage
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -m "not real" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+test-real: $(VENV)/.test ## real model servers and their own clients through Guard, each server in a venv of its own
+	@$(BIN)/python -m pytest -m real tests/real $(ARGS)
+
+check: $(VENV)/.lint ## format, lint, types, imports, generated docs
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/guard schema --format markdown | diff -u docs/policy.md - || { echo "docs/policy.md is stale: guard schema --format markdown > docs/policy.md"; exit 1; }
+
+format: $(VENV)/.lint ## format and fix what can be fixed
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: $(VENV)/.test ## compare with nginx and aiohttp passthroughs in one run; needs Debian's nginx and wrk
+	@$(PIP) install aiohttp
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+clean: ## remove what make made
+	rm -rf $(VENV) .venvs .bench .coverage* .pytest_cache .ruff_cache .hypothesis dist build

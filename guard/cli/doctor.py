@@ -1,0 +1,209 @@
+"""`guard doctor`: look at a deployment and say what is wrong with it, before an attacker does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import email.utils
+import ipaddress
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from guard.cli.common import add_option, fail
+from guard.errors import GuardError, PolicyError, UpstreamError
+
+if TYPE_CHECKING:
+    from guard.proxy.plans import Active
+
+HELP = "look at a deployment and say what is wrong with it"
+EPILOG = """example:
+  guard doctor --policy policy.yaml --upstream http://127.0.0.1:8080 --state sqlite:guard.db
+
+Takes the options of `guard serve`. Exit 0: fine or warnings only; 1: something is wrong; 2: bad policy; 3: a dependency is out of reach.
+"""
+Level = Literal["ok", "warn", "fail", "down"]
+_MARKS: dict[Level, str] = {"ok": "[green]ok[/green]  ", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]", "down": "[red]down[/red]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found.
+
+    Args:
+        level: `down` is a dependency out of reach.
+        what: what was looked at.
+        message: what was found, and what to do.
+    """
+
+    level: Level
+    what: str
+    message: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_option(parser, "--policy", help="policy file or preset")
+    add_option(parser, "--api", default=None, help="the API of routes that name none")
+    add_option(parser, "--upstream", help="URL of the model server")
+    add_option(parser, "--state", default="sqlite:guard.db", help="as for serve (default: %(default)s)")
+    add_option(parser, "--secret-file", default=None, help="as for serve")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings and return the exit code."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from guard.proxy.plans import load_active  # noqa: PLC0415
+
+    if not args.policy:
+        return fail("--policy is missing", hint="doctor takes the options of serve", code=2)
+    try:
+        active = load_active(args.policy, api=args.api, env=os.environ)
+    except PolicyError as error:
+        from guard.cli.check import print_problems  # noqa: PLC0415
+
+        print_problems(error)
+        return 2
+    findings = asyncio.run(examine(active, args.upstream, args.state, args.secret_file))
+    out = Console(highlight=False)
+    for finding in findings:
+        out.print(f"{_MARKS[finding.level]}  [bold]{finding.what}[/bold]: {finding.message}", soft_wrap=True)
+    levels = {finding.level for finding in findings}
+    return 3 if "down" in levels else 1 if "fail" in levels else 0
+
+
+async def examine(active: Active, upstream: str | None, state: str, secret_file: str | None) -> list[Finding]:
+    """Look at everything; returns one finding or more for each thing."""
+    plan = active.plan
+    findings = [Finding("ok", "policy", f"{plan.name}, {plan.mode}, {len(plan.routes)} route(s), digest {plan.digest[:12]}")]
+    findings += [Finding("warn", "policy", f"{w.path}: {w.message}; {w.hint}") for w in plan.warnings]
+    findings += [Finding("warn", "identity", warning) for warning in active.identity.warnings]
+    findings += secret_findings(state, secret_file)
+    looks: list[Callable[[], Coroutine[None, None, list[Finding]]]] = [lambda: state_findings(state)]
+    if upstream:
+        looks += [lambda: upstream_findings(upstream), lambda: around_findings(upstream)]
+    else:
+        findings.append(Finding("warn", "upstream", "not looked at: --upstream is missing"))
+    for look in looks:
+        findings += await look()
+    return findings
+
+
+def secret_findings(state: str, secret_file: str | None) -> list[Finding]:
+    """The noise secret is there where it must be, and nobody else can read it."""
+    if secret_file is None and not os.environ.get("GUARD_SECRET"):
+        if state.startswith("redis"):
+            return [Finding("fail", "secret", "with Redis it must be given: GUARD_SECRET or --secret-file")]
+        if not state.startswith("sqlite:"):
+            return [Finding("warn", "secret", "made anew at every start; with memory: budgets and noise do not outlive it either")]
+        secret_file = str(Path(state.removeprefix("sqlite:")).with_suffix(".secret"))
+        if not Path(secret_file).exists():
+            return [Finding("ok", "secret", f"will be made at {secret_file}")]
+    if secret_file is None:
+        return [Finding("ok", "secret", "given by GUARD_SECRET")]
+    try:
+        mode = stat.S_IMODE(Path(secret_file).stat().st_mode)
+    except OSError as error:
+        return [Finding("fail", "secret", f"{secret_file}: {error.strerror}")]
+    if mode & 0o077:
+        return [Finding("fail", "secret", f"{secret_file} can be read by others (mode {mode:04o}); chmod 600 it")]
+    return [Finding("ok", "secret", f"{secret_file}, mode {mode:04o}")]
+
+
+async def state_findings(url: str) -> list[Finding]:
+    """The state can be written."""
+    from guard.state.open import open_state  # noqa: PLC0415
+
+    began = time.perf_counter()
+    try:
+        state = open_state(url)
+        try:
+            await state.ping()
+        finally:
+            await state.aclose()
+    except GuardError as error:
+        if "another" in error.message:
+            return [Finding("warn", "state", f"{error.message}; if that is the Guard you are asking about, all is well")]
+        return [Finding("down", "state", error.message)]
+    took_ms = (time.perf_counter() - began) * 1e3
+    note = "; budgets are forgotten at every restart" if url.startswith("memory:") else ""
+    return [Finding("warn" if note else "ok", "state", f"{redacted(url)} can be written, {took_ms:.1f} ms{note}")]
+
+
+def redacted(url: str) -> str:
+    """Return a URL without its password."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+
+
+async def upstream_findings(url: str) -> list[Finding]:
+    """The model answers, and its clock agrees with ours."""
+    from guard.upstream.http import HttpUpstream  # noqa: PLC0415
+
+    client = HttpUpstream(url)
+    try:
+        reply = await client.send(b"GET", b"/", [], b"", 5.0)
+    except UpstreamError as error:
+        return [Finding("down", "upstream", f"{url}: {error.message}")]
+    finally:
+        await client.aclose()
+    findings = [Finding("ok", "upstream", f"{url} answers")]
+    date = email.utils.parsedate_tz((reply.header(b"date") or b"").decode("latin-1"))
+    if date is not None:
+        apart_s = abs(email.utils.mktime_tz(date) - time.time())
+        level: Level = "warn" if apart_s > 30 else "ok"
+        findings.append(Finding(level, "clock", f"{apart_s:.0f} s apart from the model's; windows of budgets follow this machine's"))
+    return findings
+
+
+async def around_findings(url: str) -> list[Finding]:
+    """Nobody else reaches the model without Guard, as far as can be seen from here."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        message = f"the model listens on {host}, which this machine reaches over a network: make sure that only Guard can"
+        return [Finding("warn", "around", message)]
+    for address in own_addresses():
+        if await reaches(address, port):
+            return [Finding("fail", "around", f"the model also answers on {address}:{port}, around Guard; bind it to 127.0.0.1")]
+    return [Finding("ok", "around", "the model answers on loopback only")]
+
+
+def own_addresses() -> list[str]:
+    """Return this machine's addresses other than loopback, as far as its name and routes tell."""
+    found: set[str] = set()
+    try:
+        found |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
+    except OSError:
+        pass
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            # Connecting a datagram socket sends nothing; it only asks the routing table which address would be used.
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                found.add(str(probe.getsockname()[0]))
+        except OSError:
+            continue
+    return sorted(a for a in found if not ipaddress.ip_address(a.split("%")[0]).is_loopback)
+
+
+async def reaches(host: str, port: int) -> bool:
+    """Say whether a TCP connection to host and port is accepted."""
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

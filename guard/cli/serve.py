@@ -1,0 +1,130 @@
+"""`guard serve`: stand in front of a model and harden every answer by policy."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from guard.cli.common import add_option, fail
+from guard.errors import GuardError, PolicyError, StateError
+
+HELP = "stand in front of a model and harden every answer by policy"
+EPILOG = """examples:
+  guard serve --policy balanced --api open_inference --upstream http://127.0.0.1:8080
+  guard serve --policy policy.yaml --upstream http://model:8080 --listen 0.0.0.0:9000 --state redis://redis:6379
+  guard serve --policy observe --api mlflow --upstream http://127.0.0.1:5000    # changes nothing, counts everything
+
+One process is one core; more cores are more replicas on one Redis. SIGHUP reloads the policy, SIGTERM drains.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_option(parser, "--policy", help="policy file, or the name of a preset: observe, balanced, strict, label-only")
+    add_option(parser, "--api", default=None, help="the API of routes that name none: open_inference, mlflow, ...")
+    add_option(parser, "--upstream", help="URL of the model server, such as http://127.0.0.1:8080")
+    add_option(parser, "--listen", default="127.0.0.1:9000", help="address of the data listener (default: %(default)s)")
+    add_option(
+        parser, "--admin", default="127.0.0.1:9001", help="address of the admin listener, or `off` (default: %(default)s)"
+    )
+    add_option(
+        parser, "--state", default="sqlite:guard.db", help="memory:, sqlite:PATH or redis://HOST:PORT (default: %(default)s)"
+    )
+    add_option(parser, "--secret-file", default=None, help="file with the noise secret; otherwise GUARD_SECRET, or one is made")
+    add_option(parser, "--log-level", default="info", help="debug, info, warning or error (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    logging.basicConfig(
+        level=getattr(logging, str(args.log_level).upper(), logging.INFO),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    if not args.policy or not args.upstream:
+        missing = "--policy" if not args.policy else "--upstream"
+        return fail(f"{missing} is missing", hint="for a first try: guard demo", code=2)
+    # Imported here so that `guard --help` stays instant.
+    from guard.proxy.plans import load_active  # noqa: PLC0415
+    from guard.proxy.server import Settings, serve  # noqa: PLC0415
+
+    try:
+        listen = address(args.listen, "--listen")
+        admin = None if args.admin == "off" else address(args.admin, "--admin")
+        _check_admin(admin)
+        _check_upstream(args.upstream, listen)
+    except ValueError as error:
+        return fail(str(error), code=2)
+
+    def ready(data: tuple[str, int], page: tuple[str, int] | None) -> None:
+        shown = f", admin on http://{join(page)}" if page else ""
+        print(f"guard: {args.upstream} is guarded on http://{join(data)}{shown}", file=sys.stderr, flush=True)
+
+    settings = Settings(
+        upstream=args.upstream,
+        listen=listen,
+        admin=admin,
+        state=args.state,
+        secret_file=Path(args.secret_file) if args.secret_file else None,
+        load=lambda: load_active(args.policy, api=args.api, env=os.environ),
+        ready=ready,
+    )
+    try:
+        import uvloop  # noqa: PLC0415
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    try:
+        with runner:
+            runner.run(serve(settings))
+    except PolicyError as error:
+        from guard.cli.check import print_problems  # noqa: PLC0415
+
+        print_problems(error)
+        return 2
+    except StateError as error:
+        return fail(error.message, code=3)
+    except GuardError as error:
+        return fail(error.message, code=2)
+    except OSError as error:
+        return fail(f"cannot listen: {error.strerror}", hint="is another process on --listen or --admin?", code=3)
+    return 0
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Read `host:port`, `[v6]:port` or `:port`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    host, _, port = str(text).rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{option} must be HOST:PORT, got {text}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def join(pair: tuple[str, int]) -> str:
+    """Write an address as `host:port`."""
+    host, port = pair
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_admin(admin: tuple[str, int] | None) -> None:
+    if admin is not None and admin[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("--admin shows policies and clients to whoever reaches it, so it listens on loopback only")
+
+
+def _check_upstream(upstream: str, listen: tuple[str, int]) -> None:
+    parts = urlsplit(upstream)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"--upstream must be http://HOST:PORT or https://HOST:PORT, got {upstream}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if (parts.hostname, port) == listen:
+        raise ValueError("--upstream is Guard's own --listen address: requests would go round in circles")

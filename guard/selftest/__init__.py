@@ -1,0 +1,1 @@
+"""Real attacks on real models, as an outsider would run them: over HTTP, with no import of Guard's codecs or defences."""

@@ -1,0 +1,186 @@
+"""Equation solving: copy a softmax regression from its answers to random queries.
+
+Source: Tramer, Zhang, Juels, Reiter, Ristenpart, "Stealing Machine Learning Models via Prediction APIs", USENIX Security 2016, sections
+4.1 and 4.3. Differs: besides solving the equations log(p_i / p_0) = (w_i - w_0) x + b_i - b_0 by least squares, a second copy is
+fitted by cross-entropy to whatever scores came, which survives rounding. The fit that best foretells
+a fifth of the attacker's own answers, kept back, is the copy.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlsplit
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_RIDGES = (1e-6, 1e-4, 1e-3)
+
+
+class ModelApi:
+    """The model as an outsider sees it: one Open Inference query at a time over one HTTP connection.
+
+    Args:
+        url: scheme, host and port.
+        model: the model's name.
+        tensor: name of the output tensor with the scores.
+        key: value of `x-api-key`; empty for none.
+    """
+
+    def __init__(self, url: str, model: str = "digits", tensor: str = "probabilities", key: str = "") -> None:
+        parts = urlsplit(url)
+        self.connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=30)
+        self.path = f"/v2/models/{model}/infer"
+        self.tensor = tensor
+        self.headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
+
+    def ask(self, x: Floats) -> bytes:
+        """Return the raw answer to the rows `x`, shape (n, d).
+
+        Raises:
+            RuntimeError: the answer is not 200.
+        """
+        tensor = {"name": "x", "datatype": "FP64", "shape": list(x.shape), "data": x.ravel().tolist()}
+        self.connection.request("POST", self.path, orjson.dumps({"inputs": [tensor]}), self.headers)
+        response = self.connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{response.status}: {body[:200].decode(errors='replace')}")
+        return body
+
+    def scores(self, x: Floats) -> Floats:
+        """Return the scores for the rows `x`, shape (n, k)."""
+        outputs = orjson.loads(self.ask(x))["outputs"]
+        found = next(output for output in outputs if output["name"] == self.tensor)
+        return np.asarray(found["data"], dtype=np.float64).reshape(found["shape"])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A stolen softmax regression.
+
+    Args:
+        weights: shape (k, d + 1), the bias last.
+        scale: what inputs are divided by.
+        method: how it was fitted.
+    """
+
+    weights: Floats
+    scale: float
+    method: str
+
+    def probabilities(self, x: Floats) -> Floats:
+        """Return the copy's probabilities, shape (n, k)."""
+        return _softmax(_with_bias(x / self.scale) @ self.weights.T)
+
+
+def steal(
+    ask: Callable[[Floats], Floats],
+    queries: int,
+    low: float,
+    high: float,
+    dimension: int,
+    rng: np.random.Generator,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Copy:
+    """Run the attack with uniform random queries, one row each.
+
+    Args:
+        ask: rows of shape (n, d) -> scores of shape (n, k).
+        queries: how many.
+        low: least value of a feature.
+        high: greatest value of a feature.
+        dimension: d.
+        rng: draws the queries.
+        progress: called with the number of queries done.
+    Returns:
+        The copy that best foretells answers kept back.
+    """
+    x = rng.uniform(low, high, (queries, dimension))
+    answers: list[Floats] = []
+    for i in range(queries):
+        answers.append(ask(x[i : i + 1])[0])
+        progress(i + 1)
+    return fit(x, np.array(answers), high)
+
+
+def fit(x: Floats, y: Floats, scale: float) -> Copy:
+    """Fit copies to answers and return the one that reproduces them best.
+
+    Args:
+        x: queries, shape (n, d).
+        y: scores that came back, shape (n, k); rounded or truncated ones too.
+        scale: what inputs are divided by, so that features are of order one.
+    """
+    known = max(1, len(x) * 4 // 5)
+    fits: dict[str, Callable[[Floats, Floats], Floats]] = {
+        f"cross-entropy, ridge {ridge:g}": partial(_cross_entropy, ridge=ridge) for ridge in _RIDGES
+    }
+    if (y > 0).all():
+        fits["equations"] = _least_squares
+
+    def missed(method: str) -> float:
+        trial = Copy(fits[method](x[:known] / scale, y[:known]), scale, method)
+        return surrogate_l1(trial.probabilities(x[known:]), y[known:]) if known < len(x) else 0.0
+
+    best = min(fits, key=missed)
+    return Copy(fits[best](x / scale, y), scale, best)
+
+
+def surrogate_l1(copy: Floats, model: Floats) -> float:
+    """Return the mean L1 distance between a copy's and the model's probabilities, both (n, k); higher is safer.
+
+    >>> surrogate_l1(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]))
+    1.0
+    """
+    return float(np.abs(copy - model).sum(axis=1).mean())
+
+
+def agreement(copy: Floats, model: Floats) -> float:
+    """Return the share of rows on which copy and model, both (n, k), name the same class."""
+    return float((copy.argmax(axis=1) == model.argmax(axis=1)).mean())
+
+
+def _with_bias(x: Floats) -> Floats:
+    return np.concatenate((x, np.ones((len(x), 1))), axis=1)
+
+
+def _softmax(z: Floats) -> Floats:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _least_squares(x: Floats, y: Floats) -> Floats:
+    logs = np.log(y)
+    solved = np.linalg.lstsq(_with_bias(x), logs - logs.mean(axis=1, keepdims=True), rcond=None)[0]
+    return solved.T
+
+
+def _cross_entropy(x: Floats, y: Floats, ridge: float) -> Floats:
+    from scipy.optimize import minimize  # noqa: PLC0415 -- comes with scikit-learn, the demo extra
+
+    features = _with_bias(x)
+    target = np.maximum(y, 0.0)
+    target = target / np.maximum(target.sum(axis=1, keepdims=True), 1e-12)
+    k, d = y.shape[1], features.shape[1]
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        w = flat.reshape(k, d)
+        z = features @ w.T
+        z = z - z.max(axis=1, keepdims=True)
+        log_total = np.log(np.exp(z).sum(axis=1, keepdims=True))
+        gradient = (np.exp(z - log_total) - target).T @ features / len(x) + 2 * ridge * w
+        value = -(target * (z - log_total)).sum() / len(x) + ridge * (w * w).sum()
+        return float(value), gradient.ravel()
+
+    found = minimize(loss, np.zeros(k * d), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
+    return found.x.reshape(k, d)
