@@ -5,6 +5,7 @@ Each closes its connection, so that the answer's end is known.
 
 import gzip
 import json
+import struct
 from typing import Any
 
 Json = Any  # JSON of a foreign API, deliberately wrong in the error cases
@@ -201,8 +202,93 @@ def torchserve() -> dict[str, bytes]:
     }
 
 
+def triton() -> dict[str, bytes]:
+    """Triton with the digits model of tests/real/servers/triton."""
+    model = "/v2/models/digits"
+    infer = f"{model}/infer"
+
+    def asked(rows: list[list[float]], *outputs: str | Json, **extra: Json) -> Json:
+        return v2(rows, *outputs, name="input-0", id="req-1", **extra)
+
+    def classes(k: int, name: str = "probabilities") -> Json:
+        return {"name": name, "parameters": {"classification": k, "binary_data": False}}
+
+    both = asked([ZERO, ONE], "probabilities", "label")
+    raw = struct.pack("<64f", *ZERO)
+    head = {
+        "inputs": [
+            {"name": "input-0", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
+        ],
+        "outputs": [{"name": "probabilities", "parameters": {"binary_data": False}}],
+    }
+    binary_head = json.dumps(head).encode()
+    short = asked([ZERO], "probabilities")
+    short["inputs"][0] |= {"shape": [1, 32], "data": ZERO[:32]}
+    untrue = asked([ZERO], "probabilities")
+    untrue["inputs"][0]["shape"] = [2, 64]
+    elsewhere = {"shared_memory_region": "nowhere", "shared_memory_byte_size": 40}
+    return {
+        "infer-single": post(infer, asked([ZERO], "probabilities")),
+        "infer-batch-flat": post(infer, both),
+        "infer-batch-nested": post(infer, asked([ZERO, ONE], "probabilities", "label", flat=False)),
+        "infer-batch-labels-first": post(infer, asked([ZERO, ONE, TWO], "label", "probabilities")),
+        "infer-default-outputs": post(infer, asked([ZERO, ONE])),
+        "infer-no-id": post(infer, v2([ZERO], "probabilities", name="input-0")),
+        "infer-version": post(f"{model}/versions/1/infer", both),
+        "infer-no-content-type": send("POST", infer, json.dumps(both).encode()),
+        "infer-gzip-answer": post(infer, asked([ZERO, ONE, TWO] * 3, "probabilities", "label"), Accept_Encoding="gzip"),
+        "infer-gzip-request": send(
+            "POST", infer, gzip.compress(json.dumps(both).encode(), mtime=0), Content_Encoding="gzip"
+        ),
+        "classification-single": post(infer, asked([ZERO], classes(3))),
+        "classification-batch": post(infer, asked([ZERO, ONE, TWO], classes(3))),
+        "classification-one": post(infer, asked([ZERO, ONE], classes(1))),
+        "classification-all": post(infer, asked([ZERO, ONE], classes(10))),
+        "classification-more-than-all": post(infer, asked([ZERO, ONE], classes(99))),
+        "classification-beside-scores": post(infer, asked([ZERO, ONE], classes(3), "label")),
+        "classification-of-label": post(infer, asked([ZERO, ONE], classes(3, "label"))),
+        "binary-output-one": post(infer, asked([ZERO], {"name": "probabilities", "parameters": {"binary_data": True}})),
+        "binary-output-all": post(infer, asked([ZERO], parameters={"binary_data_output": True})),
+        "binary-classification": post(
+            infer, asked([ZERO], {"name": "probabilities", "parameters": {"classification": 3, "binary_data": True}})
+        ),
+        "binary-input": send("POST", infer, binary_head + raw, Inference_Header_Content_Length=str(len(binary_head))),
+        "generate": post(f"{model}/generate", {"input-0": ZERO}),
+        "generate-stream": post(f"{model}/generate_stream", {"input-0": ZERO}),
+        "error-bad-shape": post(infer, short),
+        "error-shape-beside-data": post(infer, untrue),
+        "error-datatype": post(infer, {"inputs": [{**both["inputs"][0], "datatype": "INT64"}]}),
+        "error-unknown-input": post(infer, v2([ZERO], name="nobody")),
+        "error-unknown-output": post(infer, asked([ZERO], "nobody")),
+        "error-unknown-model": post("/v2/models/nobody/infer", both),
+        "error-unknown-version": post(f"{model}/versions/9/infer", both),
+        "error-not-json": send("POST", infer, b"{", Content_Type="application/json"),
+        "error-no-inputs": post(infer, {"id": "req-1"}),
+        "error-method": get(infer),
+        "error-unknown-path": get(f"{model}/explain"),
+        "error-shared-memory-output": post(infer, asked([ZERO], {"name": "probabilities", "parameters": elsewhere})),
+        "live": get("/v2/health/live"),
+        "ready": get("/v2/health/ready"),
+        "model-ready": get(f"{model}/ready"),
+        "model-version-ready": get(f"{model}/versions/1/ready"),
+        "model-ready-unknown": get("/v2/models/nobody/ready"),
+        "metadata": get("/v2"),
+        "model-metadata": get(model),
+        "model-version-metadata": get(f"{model}/versions/1"),
+        "model-config": get(f"{model}/config"),
+        "model-stats": get(f"{model}/stats"),
+        "stats": get("/v2/models/stats"),
+        "repository-index": post("/v2/repository/index", {}),
+        "system-shared-memory": get("/v2/systemsharedmemory/status"),
+        "cuda-shared-memory": get("/v2/cudasharedmemory/status"),
+        "trace-setting": get("/v2/trace/setting"),
+        "logging": get("/v2/logging"),
+    }
+
+
 CASES: dict[str, dict[str, bytes]] = {
     "mlserver": mlserver(),
     "mlflow": mlflow(),
     "torchserve": torchserve(),
+    "triton": triton(),
 }
