@@ -1,0 +1,1 @@
+"""Adapters to the model server that is being guarded."""

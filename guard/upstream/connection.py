@@ -13,6 +13,7 @@ with every body byte: framing may not outweigh what it frames. What would exceed
 from __future__ import annotations
 
 import math
+import ssl
 from asyncio import Protocol as AsyncioProtocol
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -174,7 +175,7 @@ class Connection(AsyncioProtocol):
                 self._parser.feed_data(data)
             else:
                 self._feed_bounded(memoryview(data))
-        except (HttpParserError, HttpParserUpgrade) as error:
+        except (HttpParserError, HttpParserUpgrade, UpstreamError) as error:
             self._fail(_fault_of(error))
             return
         if self._whole:
@@ -186,7 +187,7 @@ class Connection(AsyncioProtocol):
 
     def eof_received(self) -> None:
         """End a body that runs until the close; any other reply is cut short."""
-        if self._future is not None and self._status and not self._framed():
+        if self._future is not None and self._status and not self._framed() and self._closed_cleanly():
             self._finish()
         self._fail(broken())
 
@@ -257,8 +258,16 @@ class Connection(AsyncioProtocol):
     def _framed(self) -> bool:
         return any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
 
+    def _closed_cleanly(self) -> bool:
+        # TLS ends with a close_notify, which then reads as the end; asyncio reports a cut connection just the same.
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or not tls.read(1)
+        except ssl.SSLError:
+            return False
+
     def _check_codings(self) -> None:
-        # `chunked` alone: any other coding would still be on the body when llhttp has undone the chunks, or read it to EOF.
+        # `chunked` alone: llhttp would leave other codings on the body, or read to EOF.
         codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
         if codings and (codings != [b"chunked"] or self._version == "1.0"):
             raise malformed()
@@ -294,8 +303,7 @@ class Connection(AsyncioProtocol):
         self._transport.abort()
 
 
-def _fault_of(error: HttpParserError | HttpParserUpgrade) -> UpstreamError:
-    cause = error.__context__
-    if isinstance(error, HttpParserCallbackError) and isinstance(cause, UpstreamError):
-        return cause
-    return malformed()
+def _fault_of(error: Exception) -> UpstreamError:
+    # What a callback raised is the context of llhttp's complaint about it.
+    cause = error.__context__ if isinstance(error, HttpParserCallbackError) else error
+    return cause if isinstance(cause, UpstreamError) else malformed()

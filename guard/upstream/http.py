@@ -1,8 +1,8 @@
 """The upstream adapter for HTTP/1.1: a bounded pool of keep-alive connections, lean because every request passes here.
 
 Theory of operation. A slot stands for one connection that is open or being opened; there are `max_connections` of
-them. `send` takes the connection that went idle last, else a free slot, else waits in line; what is released goes to the
-head of the line first, so nobody is overtaken. Whoever is handed something and is cancelled in the same turn hands it on.
+them. `send` takes the connection that went idle last, else a free slot, else waits in line; what is released goes to
+the head of the line first, so nobody is overtaken. Whoever is cancelled with something just handed to it hands it on.
 One timer per pool wakes at the earliest `due` of all connections, which is a deadline while busy and the end of idling
 otherwise; `due` moves with every request and the timer does not, so a request costs no timer.
 
@@ -187,7 +187,14 @@ class HttpUpstream:
                 given.append(value)
         parts.append(b"\r\n\r\n")
         text = b"".join(given)
-        if b"\n" in text or b"\r" in text or b"\0" in text or b" " in target or target[:1] != b"/" or not method.isalpha():
+        if (
+            b"\n" in text
+            or b"\r" in text
+            or b"\0" in text
+            or b" " in target
+            or target[:1] != b"/"
+            or not method.isalpha()
+        ):
             raise _unwritable()
         return b"".join(parts)
 
