@@ -286,9 +286,107 @@ def triton() -> dict[str, bytes]:
     }
 
 
+def kserve() -> dict[str, bytes]:
+    """KServe with the three models of tests/real/servers/kserve."""
+    predict = "/v1/models/digits:predict"
+    infer = "/v2/models/digits/infer"
+    rows = {"instances": [ZERO, ONE]}
+    both = v2([ZERO, ONE], "probabilities", "label", name="input-0", id="req-1")
+    event = {
+        "ce_specversion": "1.0",
+        "ce_id": "event-1",
+        "ce_source": "test",
+        "ce_type": "org.example.rows",
+    }
+    short = v2([ZERO], name="input-0", id="req-1")
+    short["inputs"][0] |= {"shape": [1, 32], "data": ZERO[:32]}
+    untrue = v2([ZERO], name="input-0", id="req-1")
+    untrue["inputs"][0]["shape"] = [2, 64]
+    return {
+        "v1-single": post(predict, {"instances": [ZERO]}),
+        "v1-batch": post(predict, rows),
+        "v1-batch-lists": post("/v1/models/digits-lists:predict", rows),
+        "v1-single-lists": post("/v1/models/digits-lists:predict", {"instances": [ZERO]}),
+        "v1-batch-labels": post("/v1/models/digits-labels:predict", rows),
+        "v1-no-content-type": send("POST", predict, json.dumps(rows).encode()),
+        "v1-gzip-asked": post(predict, rows, Accept_Encoding="gzip"),
+        "v1-cloud-event": post(predict, rows, **event),
+        "v1-error-bad-shape": post(predict, {"instances": [ZERO[:32]]}),
+        "v1-error-ragged": post(predict, {"instances": [ZERO, [0.5]]}),
+        "v1-error-no-instances": post(predict, {"rows": [ZERO]}),
+        "v1-error-not-json": send("POST", predict, b"{", Content_Type="application/json"),
+        "v1-error-unknown-model": post("/v1/models/nobody:predict", rows),
+        "v1-error-explain": post("/v1/models/digits:explain", rows),
+        "v1-models": get("/v1/models"),
+        "v1-model": get("/v1/models/digits"),
+        "v2-single": post(infer, v2([ZERO], name="input-0", id="req-1")),
+        "v2-batch-flat": post(infer, both),
+        "v2-batch-nested": post(infer, v2([ZERO, ONE], name="input-0", flat=False, id="req-1")),
+        "v2-no-id": post(infer, v2([ZERO], name="input-0")),
+        "v2-no-content-type": send("POST", infer, json.dumps(both).encode()),
+        "v2-error-bad-shape": post(infer, short),
+        "v2-error-shape-beside-data": post(infer, untrue),
+        "v2-error-not-json": send("POST", infer, b"{", Content_Type="application/json"),
+        "v2-error-no-inputs": post(infer, {"id": "req-1"}),
+        "v2-error-unknown-model": post("/v2/models/nobody/infer", both),
+        "v2-error-version": post("/v2/models/digits/versions/1/infer", both),
+        "v2-error-explain": post("/v2/models/digits/explain", both),
+        "v2-metadata": get("/v2"),
+        "v2-models": get("/v2/models"),
+        "v2-model-metadata": get("/v2/models/digits"),
+        "v2-model-ready": get("/v2/models/digits/ready"),
+        "v2-model-ready-unknown": get("/v2/models/nobody/ready"),
+        "v2-live": get("/v2/health/live"),
+        "v2-ready": get("/v2/health/ready"),
+        "alive": get("/"),
+    }
+
+
+def bentoml() -> dict[str, bytes]:
+    """BentoML with the service of tests/real/servers/bentoml."""
+    rows = [ZERO, ONE]
+    return {
+        "classify-single": post("/classify", {"x": [ZERO]}),
+        "classify-batch": post("/classify", {"x": rows}),
+        "classify-gzip-asked": post("/classify", {"x": [ZERO, ONE, TWO] * 3}, Accept_Encoding="gzip"),
+        "classify-no-content-type": send("POST", "/classify", json.dumps({"x": rows}).encode()),
+        "classify-json-single": post("/classify_json", {"rows": [ZERO]}),
+        "classify-json-batch": post("/classify_json", {"rows": rows}),
+        "error-bad-shape": post("/classify", {"x": [ZERO[:32]]}),
+        "error-not-json": send("POST", "/classify", b"{", Content_Type="application/json"),
+        "error-unknown-field": post("/classify", {"rows": rows}),
+        "error-unknown-path": post("/nobody", {"x": rows}),
+        "error-method": get("/classify"),
+        "livez": get("/livez"),
+        "readyz": get("/readyz"),
+        "healthz": get("/healthz"),
+    }
+
+
+def ray() -> dict[str, bytes]:
+    """Ray Serve with the deployment of tests/real/servers/ray."""
+    return {
+        "single": post("/digits", {"instances": [ZERO]}),
+        "batch": post("/digits", {"instances": [ZERO, ONE]}),
+        "batch-longer": post("/digits", {"instances": [ZERO, ONE, TWO] * 20}),
+        "gzip-asked": post("/digits", {"instances": [ZERO, ONE, TWO] * 3}, Accept_Encoding="gzip"),
+        "request-id": post("/digits", {"instances": [ZERO]}, X_Request_ID="req-1"),
+        "any-path-below": post("/digits/nobody", {"instances": [ZERO]}),
+        "error-bad-shape": post("/digits", {"instances": [ZERO[:32]]}),
+        "error-not-json": send("POST", "/digits", b"{", Content_Type="application/json"),
+        "error-unknown-path": post("/nobody", {"instances": [ZERO]}),
+        "error-method": get("/digits"),
+        "health": get("/-/healthz"),
+        "routes": get("/-/routes"),
+    }
+
+
 CASES: dict[str, dict[str, bytes]] = {
     "mlserver": mlserver(),
     "mlflow": mlflow(),
     "torchserve": torchserve(),
     "triton": triton(),
+    "kserve": kserve(),
+    "bentoml": bentoml(),
+    "ray": ray(),
 }
