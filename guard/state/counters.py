@@ -1,11 +1,11 @@
 """What a charge does to counters that are already in memory: the one place that decides, for `memory:` and `sqlite:`.
 
-Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change afterwards, so a
+Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change after, so a
 call that is denied changes nothing. The charges of one call name counters that differ from each other: two claims on one
 counter would each be measured against the value before the call, so they are refused as a bug.
 
-A receipt does not say which of several charges were label-only, so `given_back` returns the `spent` of a plain charge only
-where it certainly was one that fitted: a refund may give too little, never too much.
+A receipt does not say which of several charges were label-only, so `given_back` returns the `spent` of a plain charge
+only where it certainly was one that fitted: a refund may give too little, never too much.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def settle(charges: Sequence[Charge], counters: Sequence[Counter]) -> Receipt:
     Args:
         charges: checked by `check_charges`.
         counters: one for each charge, with its present values; changed in place.
+
     Returns:
         The receipt; when it says DENY nothing was changed.
 
@@ -124,9 +125,9 @@ def _charge_mixed(
         elif binding is None and fresh is not None:
             counter.spent += len(fresh[i])
             counter.total += len(fresh[i])
-            if counter.digests is None:
-                counter.digests = set()
-            counter.digests.update(fresh[i])
+            paid = counter.digests if counter.digests is not None else set[bytes]()
+            paid.update(fresh[i])
+            counter.digests = paid
         else:
             counter.total += charge.amount
     if binding is None and fresh is not None:
@@ -184,6 +185,12 @@ def escaped(name: str) -> str:
     return quote(name, safe="/:@+=,!*()$;", errors="surrogatepass") if name else "%"
 
 
-def window_end_s(charge: Charge, now_s: float) -> int | None:
-    """Return when the window of `now_s` ends, in seconds since the epoch; None for ever."""
-    return (charge.window(now_s) + 1) * charge.window_s if charge.window_s else None
+def forgotten_after_s(window_s: int, window: int) -> int:
+    """Return when a window of `window_s` > 0 seconds may be forgotten, in seconds since the epoch.
+
+    It is kept for as long again as it lasted, at least a minute: a clock that steps back finds its counters.
+
+    >>> forgotten_after_s(3600, 1), forgotten_after_s(1, 9)
+    (10800, 70)
+    """
+    return (window + 1) * window_s + max(window_s, 60)

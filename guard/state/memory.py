@@ -1,8 +1,8 @@
 """Ledgers in this process's memory: the reference that the other states are compared with, and the fastest.
 
-`charge` never suspends, so it is atomic on its event loop without a lock. Counters are kept window by window: a window that
-ended as long ago as it lasted (and at least a minute ago, so that a clock stepping back finds its counters) is dropped whole
-when a new one begins. What is left is bounded: a scope that would be one counter or digest too many is refused.
+`charge` never suspends, so it is atomic on its event loop without a lock. Counters are kept window by window: a window
+that ended as long ago as it lasted (and at least a minute ago, so that a clock stepping back finds its counters) is
+dropped whole when a new one begins. What is left is bounded: one counter or digest too many is refused.
 A restart forgets everything; `sqlite:` and `redis:` do not.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.model.ledger import Admission, Spend
-from guard.state.counters import Counter, check_charges, given_back, settle, take_off, unpaid
+from guard.state.counters import Counter, check_charges, forgotten_after_s, given_back, settle, take_off, unpaid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from guard.model.ledger import Charge, Receipt
 
 _DENY = Admission.DENY
-_SHORTEST_KEPT_S = 60
 
 
 class _Window:
@@ -31,15 +30,6 @@ class _Window:
     def __init__(self) -> None:
         self.counters: dict[tuple[str, str, str], Counter] = {}
         self.digests = 0
-
-
-def forgotten_after_s(window_s: int, window: int) -> int:
-    """Return when a window of `window_s` > 0 seconds may be forgotten, in seconds since the epoch.
-
-    >>> forgotten_after_s(3600, 1), forgotten_after_s(1, 9)
-    (10800, 70)
-    """
-    return (window + 1) * window_s + max(window_s, _SHORTEST_KEPT_S)
 
 
 class MemoryState:
@@ -91,17 +81,24 @@ class MemoryState:
         return receipt
 
     def _make_room(self, charges: Sequence[Charge], counters: Sequence[Counter], missing: int, now_s: float) -> None:
-        """Drop old windows where a new one begins, and refuse what does not fit even then."""
+        """Drop old windows where a new one begins or room is short, and refuse what does not fit even then."""
         if any((charge.window_s, charge.window(now_s)) not in self._windows for charge in charges):
             self._purge(now_s)
-        if missing and sum(len(window.counters) for window in self._windows.values()) + missing > self._max_counters:
-            raise StateError("the state holds as many clients as it may")
-        held = sum(window.digests for window in self._windows.values())
-        most = sum(len(charge.digests or ()) for charge in charges)
-        if held + most > self._max_digests:
-            exact = sum(len(unpaid(charge, counter)) for charge, counter in zip(charges, counters, strict=True))
-            if held + exact > self._max_digests:
+        if missing and self._counters() + missing > self._max_counters:
+            self._purge(now_s)
+            if self._counters() + missing > self._max_counters:
+                raise StateError("the state holds as many clients as it may")
+        if self._digests() + sum(len(charge.digests or ()) for charge in charges) > self._max_digests:
+            self._purge(now_s)
+            new = sum(len(unpaid(charge, counter)) for charge, counter in zip(charges, counters, strict=True))
+            if self._digests() + new > self._max_digests:
                 raise StateError("the state holds as many queries as it may")
+
+    def _counters(self) -> int:
+        return sum(len(window.counters) for window in self._windows.values())
+
+    def _digests(self) -> int:
+        return sum(window.digests for window in self._windows.values())
 
     def _purge(self, now_s: float) -> None:
         for window_s, window in list(self._windows):

@@ -1,0 +1,118 @@
+"""From a state's URL to a client of redis-py: one server, Sentinel or Cluster.
+
+No client retries a command by itself: after a lost connection nobody knows whether the script ran, and running it again
+would charge twice. What is lost is refused, and the next command connects anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from guard.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from urllib.parse import SplitResult
+
+_SENTINEL_PORT, _REDIS_PORT = 26379, 6379
+
+
+class Client(Protocol):
+    """What is used of redis-py's three clients."""
+
+    def execute_command(self, *args: bytes | str | int) -> Awaitable[bytes]:
+        """Send one command and return its reply."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close all connections."""
+        ...
+
+
+class _Options(TypedDict):
+    username: str | None
+    password: str | None
+    socket_timeout: float
+    socket_connect_timeout: float
+    protocol: int
+
+
+def connect(url: str, timeout_s: float) -> list[Client]:
+    """Return the clients for `url`: the first takes the commands, and all want closing. Nothing is sent yet.
+
+    Args:
+        url: `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://` (`rediss+…` for TLS).
+        timeout_s: for connecting, and for each read.
+
+    Raises:
+        StateError: the URL cannot be understood. Its message does not repeat the URL, which may hold a password.
+    """
+    try:
+        return _connect(url, timeout_s)
+    except ValueError as error:
+        raise StateError(f"the {url.partition(':')[0]} URL of the state cannot be understood: {error}") from error
+
+
+def _connect(url: str, timeout_s: float) -> list[Client]:
+    parts = urlsplit(url)
+    scheme, _, kind = parts.scheme.partition("+")
+    tls = scheme == "rediss"
+    # The three clients share no base that types these methods: hence the casts to what is used of them.
+    if not kind:
+        plain = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - redis-py leaves its **kwargs untyped
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+        return [cast("Client", plain)]
+    options: _Options = {
+        "username": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "protocol": 2,
+    }
+    if kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in _hosts(parts, _REDIS_PORT)]
+        cluster = RedisCluster(startup_nodes=nodes, ssl=tls, retry=Retry(NoBackoff(), 0), **options)
+        return [cast("Client", cluster)]
+    service, _, db = parts.path.removeprefix("/").partition("/")
+    if not service:
+        raise ValueError("it names no service, as in redis+sentinel://host:26379/mymaster")
+    of_sentinels = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "protocol": 2,
+        "ssl": tls,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    sentinels = Sentinel(  # pyright: ignore[reportUnknownVariableType] - untyped in redis-py
+        _hosts(parts, _SENTINEL_PORT),
+        sentinel_kwargs=of_sentinels,
+        ssl=tls,
+        db=int(db or 0),
+        retry=Retry(NoBackoff(), 0),
+        **options,
+    )
+    master = sentinels.master_for(unquote(service))  # pyright: ignore[reportUnknownMemberType] - same
+    return [cast("Client", master), *cast("list[Client]", sentinels.sentinels)]
+
+
+def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    """Return the (host, port) pairs of `user:password@host:port,[::1]:port`.
+
+    >>> _hosts(urlsplit("redis+cluster://me:secret@a:1,[::1]:2,b"), 6379)
+    [('a', 1), ('::1', 2), ('b', 6379)]
+    """
+    hosts: list[tuple[str, int]] = []
+    for part in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{part}")
+        if not one.hostname:
+            raise ValueError("it names no host")
+        hosts.append((one.hostname, one.port or default_port))
+    return hosts
