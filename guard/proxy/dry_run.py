@@ -9,26 +9,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guard.defences.base import Batch
+from guard.engine.admit import charges, digests
+from guard.engine.randomness import QueryNoise
+from guard.engine.release import release
 from guard.errors import ClientError, PolicyError, Problem
+from guard.model.prediction import Answer, Prediction, Release
+from guard.model.queries import Queries
 
 if TYPE_CHECKING:
-    from guard.defences.base import Reuse
     from guard.model.arrays import Floats
     from guard.model.client import Client
     from guard.model.outputs import Outputs
     from guard.policy.plan import Plan, RoutePlan
     from guard.proxy.identity import Identity
 
+_SECRET = bytes(32)
 _ROWS = 2
-
-
-class _Draws:
-    """Fixed numbers in place of keyed noise."""
-
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
-        del reuse, salt
-        return np.tile(np.linspace(0.3, 0.7, max(width, 1))[:width], (_ROWS, 1))
 
 
 def dry_run(plan: Plan, identity: Identity) -> None:
@@ -51,28 +47,28 @@ def dry_run(plan: Plan, identity: Identity) -> None:
 
 def _try(route: RoutePlan, client: Client) -> None:
     size = route.inputs.size if route.inputs is not None and route.inputs.size is not None else 4
-    for budget in route.budgets:
-        budget.scope(client)
-        if budget.limit_for(size) < 1:
-            raise ValueError(f"{budget.name} allows nothing")
+    queries = Queries(_ROWS, [[float(row)] * size for row in range(_ROWS)])
     route.codec.error(ClientError("a trial"))
+    charges(route.budgets, client, 1, size, digests(_SECRET, queries)[:1])
     if route.outputs.kind == "labels":
         return
     scores = trial_scores(route.outputs)
-    batch = Batch(scores, scores.argmax(axis=1), route.outputs.kind)
-    for i, defence in enumerate(route.defences):
-        batch = defence.apply(batch, _Draws(), b"%d" % i)
-        if batch.scores.shape != scores.shape or not np.isfinite(batch.scores).all():
-            raise ValueError(f"{defence.kind} returns something else than finite scores of the same shape")
+    released: list[Release] = []
+    answer = Answer(_ROWS, None, [Prediction("trial", scores, released.append)])
+    noise = QueryNoise(_SECRET, route.ledger, client.name, queries, route.inputs)
+    release(route.defences, route.outputs, answer, noise, labels_only=False)
+    for done in released:
+        if done.scores.shape != scores.shape or not np.isfinite(done.scores).all():
+            raise ValueError("the defences leave something else than finite scores of the same shape")
 
 
 def trial_scores(outputs: Outputs) -> Floats:
     """Return plausible scores of the declared kind, shape (2, k).
 
     >>> from guard.model.outputs import Outputs
-    >>> trial_scores(Outputs(classes=("a", "b", "c")))
-    array([[0.16666667, 0.33333333, 0.5       ],
-           [0.5       , 0.33333333, 0.16666667]])
+    >>> trial_scores(Outputs(classes=("a", "b", "c"))).round(2)
+    array([[0.17, 0.33, 0.5 ],
+           [0.5 , 0.33, 0.17]])
     """
     if outputs.kind == "value":
         low = 0.0 if outputs.low is None else outputs.low

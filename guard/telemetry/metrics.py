@@ -1,8 +1,8 @@
 """Metrics for Prometheus. Labels are bounded: route, outcome, action, mode, budget; never a client.
 
-Counting is on the way of every request, so `RouteMetrics` holds children that are already bound: binding costs more than
-counting. Every route has families of its own, which `expose` puts together family by family in small pieces: a scrape of
-64 routes would otherwise stop the event loop, and with it every request, for longer than a request takes.
+Counting is on the way of every request, so `RouteMetrics` holds children that are bound already: binding costs more
+than counting. Every route has families of its own, which `expose` puts together family by family in small pieces: a
+scrape of 64 routes would otherwise stop the event loop, and with it every request, for longer than a request takes.
 """
 
 from __future__ import annotations
