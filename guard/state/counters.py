@@ -1,7 +1,7 @@
 """What a charge does to counters that are already in memory: the one place that decides, for `memory:` and `sqlite:`.
 
-Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change after, so a
-call that is denied changes nothing. The charges of one call name counters that differ from each other: two claims on one
+Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change after, so
+a denied call changes nothing. The charges of one call name counters that differ from each other: two claims on one
 counter would each be measured against the value before the call, so they are refused as a bug.
 
 A receipt does not say which of several charges were label-only, so `given_back` returns the `spent` of a plain charge

@@ -6,8 +6,8 @@ the reply is there: no timer, and one EVALSHA at a time. `charge.lua` settles a 
 * Keys are `guard:{LEDGER}:…`; the hash tag keeps a ledger on one shard. Names are escaped: none reaches another's key.
 * A key lives until a day after its window's end: a time to live, not a point in time, so that a server whose clock is
   ahead does not drop counters at once.
-* A batch whose reply does not come is refused and never sent again: what it may have charged stays charged. Those behind
-  it are refused with it, so that nobody waits longer than two timeouts.
+* A batch whose reply does not come is refused and never sent again: what it may have charged stays so. Those behind it
+  are refused with it, so that nobody waits longer than two timeouts.
 * What Redis itself forgets is refunded: it needs `maxmemory-policy noeviction`, append-only persistence to survive a
   restart, and replicas that keep up to survive a failover.
 """

@@ -3,8 +3,8 @@
 Everything but opening runs in the one thread of `SqliteState`. Each statement writes many rows at once, because every
 statement lets go of the GIL and has to win it back from a busy event loop.
 
-* `counters` names each counter and numbers it; `spends` holds the two integers that change all the time, in narrow rows,
-  so that a batch touches few pages; `digests` holds what distinct budgets have been paid for.
+* `counters` names each counter and numbers it; `spends` holds the two integers that change all the time, in narrow
+  rows, so that a batch touches few pages; `digests` holds what distinct budgets have been paid for.
 * One process owns the file, by `flock` on `PATH.lock`: the kernel lets go of it when the owner dies, however it dies.
   Others may read the database meanwhile.
 * WAL with `synchronous=NORMAL`: what has been committed is with the kernel, so it survives the death of the process; a

@@ -217,18 +217,31 @@ async def test_old_windows_leave_the_file_bit_by_bit(path: Path) -> None:
     await state.aclose()
 
 
-async def test_a_late_charge_on_a_dropped_window_is_still_written(path: Path) -> None:
-    state = SqliteState(str(path))
-    for amount in (1, 2):
-        await state.charge("m", [rows(amount, window_s=60)], NOW_S)
-        late = [state.charge("m", [rows(1, "client:b", 60)], NOW_S + 240 * amount)]
-        late += [state.charge("m", [rows(1, window_s=60)], NOW_S) for _ in range(3)]
-        await asyncio.gather(*late)
-    spent = await state.spend("m", rows(window_s=60), NOW_S)
+async def while_writing(path: Path, max_mirrored: int, first_s: float) -> Spend:
+    """Charge a mirrored counter while a batch of `first_s` is being written; return what the file then has."""
+    state = SqliteState(str(path), max_mirrored=max_mirrored)
+    await state.charge("m", [rows(3, window_s=60)], NOW_S)
+    await state.spend("m", rows(window_s=60), NOW_S)
+
+    async def a_turn_later() -> None:
+        await asyncio.sleep(0)  # the writer has taken its batch by then, and cannot have been told that it is written
+        await state.charge("m", [rows(1, window_s=60)], NOW_S)
+
+    await asyncio.gather(state.charge("m", [rows(1, "client:b", 60)], first_s), a_turn_later())
     await state.aclose()
     state = SqliteState(str(path))
-    assert await state.spend("m", rows(window_s=60), NOW_S) == spent
+    spend = await state.spend("m", rows(window_s=60), NOW_S)
     await state.aclose()
+    return spend
+
+
+async def test_a_late_charge_on_a_window_that_is_being_dropped_is_written_anew(path: Path) -> None:
+    assert await while_writing(path, 1000, first_s=NOW_S + 240) == Spend(4, 4)
+    assert query(path, "SELECT count(*) FROM counters") == [(2,)]
+
+
+async def test_a_counter_that_is_being_changed_stays_in_a_mirror_that_is_full(path: Path) -> None:
+    assert await while_writing(path, 0, first_s=NOW_S) == Spend(4, 4)
 
 
 async def test_a_scope_larger_than_the_mirror_is_charged_all_the_same(path: Path) -> None:
