@@ -1,0 +1,22 @@
+"""All defences, one line each: the name in the policy's YAML and the spec that implements it."""
+
+from __future__ import annotations
+
+from guard.defences.base import Registry
+from guard.defences.grid import Grid
+from guard.defences.label_only import LabelOnly
+from guard.defences.levels import Levels
+from guard.defences.noise import Noise
+from guard.defences.round import Round
+from guard.defences.temperature import Temperature
+from guard.defences.top_k import TopK
+
+DEFENCES: Registry = {
+    "grid": Grid,
+    "label_only": LabelOnly,
+    "levels": Levels,
+    "noise": Noise,
+    "round": Round,
+    "temperature": Temperature,
+    "top_k": TopK,
+}
