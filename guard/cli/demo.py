@@ -116,7 +116,7 @@ def child(command: list[str], stderr: int | None = None) -> Iterator[subprocess.
 @contextlib.contextmanager
 def guard(policy: str, upstream: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Start `guard serve` on free ports; yields its URL and its admin URL."""
-    command = [sys.executable, "-m", "guard.cli.main", "serve", "--policy", policy, "--api", "open_inference"]
+    command = [sys.executable, "-m", "guard", "serve", "--policy", policy, "--api", "open_inference"]
     command += ["--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     command += ["--state", f"sqlite:{folder / 'guard.db'}", "--log-level", "error"]
     with child(command, stderr=subprocess.PIPE) as process:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings and return the exit code."""
     from rich.console import Console  # noqa: PLC0415
 
-    from guard.proxy.plans import load_active  # noqa: PLC0415
+    from guard.proxy.load import load_active  # noqa: PLC0415
 
     if not args.policy:
         return fail("--policy is missing", hint="doctor takes the options of serve", code=2)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         missing = "--policy" if not args.policy else "--upstream"
         return fail(f"{missing} is missing", hint="for a first try: guard demo", code=2)
     # Imported here so that `guard --help` stays instant.
-    from guard.proxy.plans import load_active  # noqa: PLC0415
+    from guard.proxy.load import load_active  # noqa: PLC0415
     from guard.proxy.server import Settings, serve  # noqa: PLC0415
 
     try:

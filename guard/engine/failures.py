@@ -110,3 +110,12 @@ def outcome(phase: Phase, error: Exception, mode: Mode) -> tuple[Action, GuardEr
     elif row.status is not None and kind == "bug":
         shown.status = row.status
     return (row.enforce if mode == "enforce" else row.shadow), shown
+
+
+def as_markdown() -> str:
+    """Return the table for the docs, which holds a copy that a test compares."""
+    lines = ["| phase | what failed | enforce | shadow | status |", "|---|---|---|---|---|"]
+    for (phase, kind), row in FAILURES.items():
+        status = "the error's own" if row.status is None else str(row.status)
+        lines.append(f"| {phase} | {kind} | {row.enforce} | {row.shadow} | {status} |")
+    return "\n".join(lines) + "\n"

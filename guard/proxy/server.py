@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from guard.errors import GuardError, StateError, UpstreamError
 from guard.policy.schema import Limits
 from guard.ports import State
-from guard.proxy.admin import admin_app
 from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
 from guard.proxy.handler import Handler
@@ -81,16 +81,19 @@ async def serve(settings: Settings) -> None:
     clients, clock = RecentClients(), SystemClock()
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
-    config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **_COMMON)  # pyright: ignore[reportArgumentType]
+    config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = max(1, int(limits.drain_s))
     server = Listener(config)
     servers = [server.serve(sockets=[listener])]
     stop = [server]
     if admin_listener is not None:
+        # Only a process that shows an admin page pays for importing Starlette.
+        from guard.proxy.admin import admin_app  # noqa: PLC0415
+
         async def ready() -> bool | str:
             return await upstream_ready(upstream, plans)
 
-        page = Listener(uvicorn.Config(admin_app(plans, metrics, state, ready, clients, token=None), **_COMMON))  # pyright: ignore[reportArgumentType]
+        page = Listener(uvicorn.Config(admin_app(plans, metrics, state, ready, clients, token=None), **COMMON))
         page.config.timeout_graceful_shutdown = 1
         servers.append(page.serve(sockets=[admin_listener]))
         stop.append(page)
@@ -128,7 +131,7 @@ class Listener(uvicorn.Server):
         return contextlib.nullcontext()
 
 
-_COMMON: dict[str, object] = {
+COMMON: dict[str, Any] = {  # Any: uvicorn's keyword arguments
     "lifespan": "off",
     "ws": "none",
     "access_log": False,
@@ -163,7 +166,7 @@ def _stop(servers: list[Listener]) -> None:
 
 
 def _hang_up(plans: Plans) -> None:
-    task = asyncio.ensure_future(plans.reload_soon())
+    task = asyncio.ensure_future(plans.reload())
     task.add_done_callback(lambda done: done.exception())
 
 

@@ -1,0 +1,138 @@
+"""Shipped adapters' stand-ins for tests: an upstream that answers by script, a clock that is set, and Guard without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guard.model.exchange import Reply
+from guard.ports import Headers, State
+from guard.proxy.app import DataApp
+from guard.proxy.clients import RecentClients
+from guard.proxy.handler import Handler
+from guard.proxy.load import load_active
+from guard.proxy.plans import Plans
+from guard.state.memory import MemoryState
+from guard.telemetry.metrics import Metrics
+
+SECRET = bytes(range(32))
+
+
+@dataclass
+class SetClock:
+    """A clock that tests move."""
+
+    wall: float = 1_800_000_000.0
+    monotonic: float = 0.0
+
+    def wall_s(self) -> float:
+        return self.wall
+
+    def monotonic_s(self) -> float:
+        self.monotonic += 1e-4
+        return self.monotonic
+
+
+@dataclass
+class Seen:
+    """One request as the upstream saw it."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes
+
+
+@dataclass
+class ScriptedUpstream:
+    """Answers every request with what `answer` returns or raises."""
+
+    answer: Callable[[Seen], Reply] = lambda seen: Reply(200, [], b"")
+    seen: list[Seen] = field(default_factory=list[Seen])
+
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Reply:
+        del timeout_s
+        self.seen.append(Seen(method, target, headers, body))
+        return self.answer(self.seen[-1])
+
+    async def aclose(self) -> None:
+        return
+
+
+@dataclass
+class Answered:
+    """What the client got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Guarded:
+    """Guard's data listener without sockets.
+
+    Args:
+        policy: the policy's YAML, or a preset's name.
+        folder: where the policy is written.
+        api: `serve --api`.
+        state: the ledgers; None for fresh ones in memory.
+        env: environment, for `{env: NAME}`.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        folder: Path,
+        api: str | None = None,
+        state: State | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        source: str | Path = policy
+        if "\n" in policy:
+            source = folder / "policy.yaml"
+            source.write_text(policy)
+        self.upstream = ScriptedUpstream()
+        self.clock = SetClock()
+        self.metrics = Metrics()
+        self.state: State = state or MemoryState()
+        self.plans = Plans(lambda: load_active(source, api=api, env=env or {}), lambda _ok, _message: None)
+        self.handler = Handler(self.state, self.upstream, self.clock, SECRET, self.metrics, RecentClients())
+        self.app = DataApp(self.plans, self.handler, self.metrics, self.clock)
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        peer: str = "192.0.2.1",
+        chunks: list[bytes] | None = None,
+    ) -> Answered:
+        """Send one request and return what came back."""
+        path, _, query = target.partition("?")
+        scope: dict[str, Any] = {  # Any: ASGI
+            "type": "http",
+            "method": method,
+            "raw_path": path.encode("ascii"),
+            "path": path,
+            "query_string": query.encode("ascii"),
+            "headers": headers or [],
+            "client": (peer, 40000),
+            "http_version": "1.1",
+        }
+        pieces = [body] if chunks is None else chunks
+        messages = [{"type": "http.request", "body": p, "more_body": i < len(pieces) - 1} for i, p in enumerate(pieces)]
+        sent: list[Any] = []  # Any: ASGI
+
+        async def receive() -> Any:  # Any: ASGI
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:  # Any: ASGI
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        start, *rest = sent
+        received = {k.decode(): v.decode("latin-1") for k, v in start["headers"]}
+        return Answered(start["status"], received, b"".join(m["body"] for m in rest))
