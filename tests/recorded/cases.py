@@ -381,6 +381,47 @@ def ray() -> dict[str, bytes]:
     }
 
 
+def tensorflow_serving() -> dict[str, bytes]:
+    """TensorFlow Serving's REST API; the answers in this folder are written by hand from its documentation."""
+    model = "/v1/models/digits"
+    rows = {"instances": [ZERO, ONE]}
+    examples = {"signature_name": "classify", "examples": [{"pixels": ZERO}, {"pixels": ONE}]}
+    plain = "/v1/models/half_plus_three"
+    points = {"signature_name": "tensorflow/serving/regress", "examples": [{"x": 1.0}, {"x": 2.0}]}
+    return {
+        "predict-row-single": post(f"{model}:predict", {"instances": [ZERO]}),
+        "predict-row-batch": post(f"{model}:predict", rows),
+        "predict-row-objects": post(f"{model}:predict", {"instances": [{"pixels": ZERO}, {"pixels": ONE}]}),
+        "predict-row-two-class": post("/v1/models/tumours:predict", {"instances": TUMOURS}),
+        "predict-row-values": post(f"{plain}:predict", {"instances": [1.0, 2.0, 5.0]}),
+        "predict-row-nan": post(f"{model}:predict", rows),
+        "predict-row-bytes": post(f"{model}:predict", {"signature_name": "bytes", **rows}),
+        "predict-columnar": post(f"{model}:predict", {"inputs": [ZERO, ONE]}),
+        "predict-columnar-named": post(f"{model}:predict", {"inputs": {"pixels": [ZERO, ONE]}}),
+        "predict-signature": post(f"{model}:predict", {"signature_name": "serving_default", **rows}),
+        "predict-version": post(f"{model}/versions/1:predict", rows),
+        "predict-label": post(f"{model}/labels/stable:predict", rows),
+        "predict-no-content-type": send("POST", f"{model}:predict", json.dumps(rows).encode()),
+        "classify": post(f"{model}:classify", examples),
+        "classify-key-results": post(f"{model}:classify", examples),
+        "classify-no-labels": post(f"{model}:classify", examples),
+        "classify-context": post(
+            f"{model}:classify", {"context": {"pixels": ZERO}, "examples": [{"name": "first"}, {"name": "second"}]}
+        ),
+        "classify-version": post(f"{model}/versions/1:classify", examples),
+        "regress": post(f"{plain}:regress", points),
+        "regress-key-result": post(f"{plain}:regress", points),
+        "regress-not-finite": post(f"{plain}:regress", points),
+        "error-unknown-model": post("/v1/models/half:predict", {"instances": [1.0, 5.0]}),
+        "error-not-json": send("POST", f"{model}:predict", b"{", Content_Type="application/json"),
+        "error-both-forms": post(f"{model}:predict", {"instances": [ZERO], "inputs": [ZERO]}),
+        "error-malformed-path": post(f"{model}:explain", rows),
+        "status": get(model),
+        "version-status": get(f"{model}/versions/1"),
+        "metadata": get(f"{model}/metadata"),
+    }
+
+
 CASES: dict[str, dict[str, bytes]] = {
     "mlserver": mlserver(),
     "mlflow": mlflow(),
@@ -389,4 +430,5 @@ CASES: dict[str, dict[str, bytes]] = {
     "kserve": kserve(),
     "bentoml": bentoml(),
     "ray": ray(),
+    "tensorflow_serving": tensorflow_serving(),
 }
