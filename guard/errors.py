@@ -51,12 +51,14 @@ class Problem:
         path: path inside the policy, such as `routes[0].defences[1].k`.
         line: line in the file, from 1; 0 when unknown.
         hint: what to write instead; may be empty.
+        file: the file that holds the line (a policy may extend another); empty when unknown.
     """
 
     message: str
     path: str = ""
     line: int = 0
     hint: str = ""
+    file: str = ""
 
 
 class PolicyError(GuardError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from guard.errors import Problem
 from guard.model.client import Client
@@ -29,7 +29,12 @@ def seconds(value: object) -> object:
     return value
 
 
-Window = Annotated[int, BeforeValidator(seconds), Field(ge=1, le=3650 * 86400)]
+Window = Annotated[
+    int,
+    BeforeValidator(seconds),
+    Field(ge=1, le=3650 * 86400),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "pattern": r"^\s*\d+\s*[smhd]\s*$"}),
+]
 
 
 class Budget(BaseModel):

@@ -1,0 +1,1 @@
+"""The policy: its language, its files, and its compilation to a plan."""

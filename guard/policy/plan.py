@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from guard.budgets.base import Budget
 from guard.defences.base import Defence, Mode
@@ -14,8 +15,8 @@ from guard.policy.schema import Limits, Policy
 from guard.wire.base import Codec, Endpoint, Fields
 
 _SEGMENT = r"(?:[A-Za-z0-9._~!$&'()*+,;=@-]|%(?!2[fF]|3[aA]|5[cC]|00)[0-9A-Fa-f]{2})+"
-"""One path segment. No colon, which separates a verb (`:predict`), and no encoded slash, colon, backslash or NUL, which some
-servers decode before they route."""
+"""One path segment. No colon, which separates a verb (`:predict`), and no encoded slash, colon, backslash or NUL, which
+some servers decode before they route."""
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2[eE]){1,2}(?:/|$)")
 
 
@@ -109,6 +110,7 @@ class Plan:
         routes: in order; the first that matches wins.
         limits: bounds that hold in every mode.
         warnings: what `check` and start-up tell the operator.
+        files: what the policy was read from and depends on: what a watcher watches.
     """
 
     name: str
@@ -118,7 +120,10 @@ class Plan:
     routes: tuple[RoutePlan, ...]
     limits: Limits
     warnings: tuple[Problem, ...] = ()
-    _cache: dict[tuple[str, str], Matched] = field(default_factory=dict[tuple[str, str], "Matched"], repr=False, compare=False)
+    files: tuple[Path, ...] = ()
+    _cache: dict[tuple[str, str], Matched] = field(
+        default_factory=dict[tuple[str, str], "Matched"], repr=False, compare=False
+    )
 
     def match(self, method: str, path: str) -> Matched | None:
         """Return the route and endpoint of a request, or None when nothing opens it.

@@ -1,12 +1,27 @@
-"""The policy language: what a YAML file may say. Every key here is documented by its docstring, which `guard schema` carries."""
+"""The policy language: what a YAML file may say.
+
+Every key is documented by its docstring, which `guard schema` carries.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
-from guard.budgets import BUDGETS, Budget
+from guard.budgets import BUDGETS
+from guard.budgets.base import Budget
 from guard.defences import DEFENCES
 from guard.defences.base import Defence, Mode
 from guard.model.domain import Inputs
@@ -18,9 +33,59 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
-# Any: pydantic builds the union of all registered specs at run time, so that a plugin needs no line here.
-AnyDefence = Annotated[Union[tuple(DEFENCES.values())], Field(discriminator="kind")]  # pyright: ignore  # noqa: UP007
-AnyBudget = Annotated[Union[tuple(BUDGETS.values())], Field(discriminator="kind")]  # pyright: ignore  # noqa: UP007
+if TYPE_CHECKING:
+    AnyDefence = Defence
+    AnyBudget = Budget
+    ApiName = str
+else:
+    # The unions are of whatever is registered, so that a plugin needs no line here.
+    AnyDefence = Annotated[Union[tuple(DEFENCES.values())], Field(discriminator="kind")]  # noqa: UP007
+    AnyBudget = Annotated[Union[tuple(BUDGETS.values())], Field(discriminator="kind")]  # noqa: UP007
+    ApiName = Literal[API_NAMES]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`{env: NAME}` or `{file: PATH}`: the only ways to a secret.
+
+    Args:
+        source: where it is.
+        name: the variable's name or the file's path.
+    """
+
+    source: Literal["env", "file"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{{{self.source}: ...}}"
+
+
+class Secrets(Protocol):
+    """Reads secrets; the loader passes one as pydantic's validation context, so that this module reads nothing."""
+
+    def read(self, reference: Reference) -> str:
+        """Return the secret; raise ValueError when it cannot be had."""
+        ...
+
+
+def _secret(value: object, info: ValidationInfo) -> SecretStr:
+    secrets: Secrets | None = info.context
+    if isinstance(value, SecretStr):
+        return value
+    if isinstance(value, Reference) and secrets is not None:
+        return SecretStr(secrets.read(value))
+    raise ValueError("a secret is never written in a policy; write {env: NAME} or {file: PATH}")
+
+
+_REFERENCE_SCHEMA: dict[str, Any] = {  # Any: JSON Schema
+    "type": "object",
+    "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+Secret = Annotated[SecretStr, BeforeValidator(_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
+"""A secret: given as a `Reference` in a policy; no output prints it."""
 
 
 class ApiKeyIdentity(BaseModel):
@@ -62,7 +127,10 @@ class JwtIdentity(BaseModel):
     claim: str = "sub"
     group_claim: str | None = None
     header: str = Field(default="authorization", pattern=_HEADER_NAME)
-    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"], ...] = (
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"],
+        ...,
+    ] = (
         "RS256",
         "PS256",
         "ES256",
@@ -106,7 +174,16 @@ class UpstreamHeader(BaseModel):
 
     model_config = _FROZEN
     name: str = Field(pattern=_HEADER_NAME)
-    value: SecretStr
+    value: Secret
+
+    @field_validator("value")
+    @classmethod
+    def _one_line(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(
+            r"[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?", value.get_secret_value()
+        ):
+            raise ValueError("must be one line of printable characters")
+        return value
 
 
 class Limits(BaseModel):
@@ -139,12 +216,25 @@ class Match(BaseModel):
 
     Args:
         methods: HTTP methods.
-        path: raw path; `{name}` stands for one segment.
+        path: raw path, percent-encoded; `{name}` stands for one segment.
     """
 
     model_config = _FROZEN
-    methods: tuple[Literal["GET", "POST", "PUT", "PATCH"], ...] = ("POST",)
-    path: str = Field(pattern=r"^/[^\s?#]*$")
+    methods: tuple[Literal["GET", "POST", "PUT", "PATCH"], ...] = Field(default=("POST",), min_length=1)
+    path: str = Field(pattern=r"^/[!$%&'()*+,./0-9:;=@A-Z_a-z{}~-]*$", max_length=512)
+
+    @field_validator("path")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        names = re.findall(r"\{([A-Za-z_]\w*)\}", value)
+        if len(set(names)) < len(names):
+            raise ValueError("two segments have the same name")
+        rest = re.sub(r"\{[A-Za-z_]\w*\}", "", value)
+        if "{" in rest or "}" in rest:
+            raise ValueError("braces hold a name, such as {model}")
+        if re.search(r"%(?![0-9A-Fa-f]{2})|(^|/)(\.|%2[eE]){1,2}(/|$)", value):
+            raise ValueError("holds a dot segment or a broken percent sign, which no request can match")
+        return value
 
 
 class Select(BaseModel):
@@ -181,7 +271,7 @@ class Route(BaseModel):
 
     model_config = _FROZEN
     name: str = Field(default="default", pattern=_PLAIN_NAME)
-    api: Literal[API_NAMES] | None = None  # pyright: ignore[reportInvalidTypeForm]  # the registry's names
+    api: ApiName | None = None
     match: Match | None = None
     select: Select | None = None
     mode: Mode | None = None
@@ -228,13 +318,4 @@ LATER_KEYS: dict[str, str] = {
     "privacy": "privacy budgets",
     "selftest": "the attack self-test",
 }
-"""Keys of the policy language that this version does not know yet, with what they belong to: the error says so."""
-
-Defences = tuple[Defence, ...]
-Budgets = tuple[Budget, ...]
-
-
-def json_schema() -> dict[str, Any]:  # Any: JSON Schema
-    """Return the policy's JSON Schema, for editors."""
-    schema = Policy.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Guard policy", **schema}
+"""Keys and kinds that this version does not know yet, with what they belong to: the error says so."""

@@ -1,0 +1,226 @@
+"""From a file or a preset to a plan. The only module of the policy that reads files.
+
+`load_plan` is what the server, a reload and `guard check` call, so what checks is what serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from guard.errors import PolicyError, Problem
+from guard.policy.compile import compile_policy
+from guard.policy.plan import Plan
+from guard.policy.presets import find_policy
+from guard.policy.problems import problems_of
+from guard.policy.schema import Policy, Reference
+from guard.policy.yamlmap import Node, locate, merge, read_yaml
+
+MAX_BYTES = 2**20
+MAX_SECRET_BYTES = 2**16
+MAX_EXTENDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A validated policy and where it came from.
+
+    Args:
+        policy: the policy, `extends` and secrets resolved.
+        files: every file that it depends on, in the order of reading: the policy, what it extends, secrets, keys.
+        source: the policy's own file.
+        root: its nodes, merged, for `problem_lines`.
+        warnings: files that are named and not there.
+    """
+
+    policy: Policy
+    files: tuple[Path, ...]
+    source: Path
+    root: Node = field(repr=False)
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_plan(source: str | Path, *, api: str | None, env: Mapping[str, str]) -> Plan:
+    """Load and compile a policy.
+
+    Args:
+        source: a preset's name or a path.
+        api: the API of routes that name none.
+        env: environment variables, for `{env: NAME}`.
+    Returns:
+        The plan; its warnings carry lines, its `files` are what a watcher must watch.
+    Raises:
+        PolicyError: every mistake that was found, with file, line, path and hint.
+    """
+    return plan_of(load_policy(source, env=env), api=api)
+
+
+def plan_of(loaded: Loaded, *, api: str | None) -> Plan:
+    """Compile a loaded policy; problems and warnings get their lines.
+
+    Raises:
+        PolicyError: every contradiction.
+    """
+    try:
+        plan = compile_policy(loaded.policy, api=api)
+    except PolicyError as error:
+        raise PolicyError(problem_lines(error.problems, loaded.root), str(loaded.source)) from error
+    warnings = problem_lines([*plan.warnings, *loaded.warnings], loaded.root)
+    return replace(plan, warnings=tuple(warnings), files=loaded.files)
+
+
+def load_policy(source: str | Path, *, env: Mapping[str, str]) -> Loaded:
+    """Read, merge and validate a policy.
+
+    Args:
+        source: a preset's name or a path.
+        env: environment variables, for `{env: NAME}`.
+    Raises:
+        PolicyError: every mistake that was found, with file, line, path and hint.
+    """
+    path = find_policy(source)
+    files: list[Path] = []
+    root = _read(path, files, ())
+    if not isinstance(root.value, dict):
+        hint = "start with version: 1, then routes:"
+        raise PolicyError(
+            [Problem("a policy is a map of keys and values", line=root.line, hint=hint, file=root.file)], str(path)
+        )
+    data = _plain(root)
+    try:
+        policy = Policy.model_validate(data, context=_Secrets(env, files))
+    except ValidationError as error:
+        raise PolicyError(problem_lines(problems_of(error, data), root), str(path)) from error
+    warnings: list[Problem] = []
+    for index, identity in enumerate(policy.identity):
+        for name in ("keys_file", "jwks_file"):
+            if (value := getattr(identity, name, None)) is not None:
+                files.append(Path(value))
+                if not Path(value).is_file():
+                    warnings.append(
+                        Problem(f"there is no file {value}", f"identity[{index}].{name}", hint="guard serve needs it")
+                    )
+    return Loaded(policy, tuple(dict.fromkeys(files)), path, root, tuple(warnings))
+
+
+def problem_lines(problems: Iterable[Problem], root: Node) -> list[Problem]:
+    """Return the problems with the file and line of the node at their path, or of the nearest one above it."""
+    placed: list[Problem] = []
+    for problem in problems:
+        node = locate(root, problem.path)
+        placed.append(problem if problem.line else replace(problem, line=node.line, file=node.file))
+    return placed
+
+
+def _read(path: Path, files: list[Path], above: tuple[Path, ...]) -> Node:
+    """Read a file and what it extends; relative paths in it become absolute."""
+    files.append(path)
+    root = _anchor(read_yaml(_text(path), str(path)), path.absolute().parent)
+    extends = root.value.get("extends") if isinstance(root.value, dict) else None
+    if extends is None or extends.value is None:
+        return root
+    chain = (*above, path.resolve())
+    try:
+        if not isinstance(extends.value, str):
+            raise PolicyError([Problem("extends must be one name or path", hint="extends: balanced")])
+        base = find_policy(extends.value, path.parent)
+        if base.resolve() in chain:
+            raise PolicyError(
+                [Problem("a policy cannot extend itself, not even through others", hint="drop one extends")]
+            )
+        if len(chain) >= MAX_EXTENDS:
+            raise PolicyError(
+                [Problem(f"policies extend each other more than {MAX_EXTENDS} deep", hint="merge some of them")]
+            )
+    except PolicyError as error:
+        problems = [
+            replace(problem, path="extends", line=extends.line, file=extends.file) for problem in error.problems
+        ]
+        raise PolicyError(problems, str(path)) from error
+    return merge(_read(base, files, chain), root)
+
+
+def _text(path: Path) -> str:
+    try:
+        data = _bounded(path, MAX_BYTES)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise PolicyError([Problem("this is not UTF-8 text", line=line, file=str(path))], str(path)) from error
+    except OSError as error:
+        raise PolicyError([Problem(f"cannot read the file: {error.strerror}", file=str(path))], str(path)) from error
+    except ValueError as error:
+        raise PolicyError([Problem(str(error), file=str(path))], str(path)) from error
+
+
+def _bounded(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"the file is larger than {limit} bytes")
+    return data
+
+
+def _anchor(node: Node, directory: Path) -> Node:
+    """Make the values of keys that end in `_file`, and of `{file: PATH}`, absolute: relative to this file's folder."""
+    match node.value:
+        case dict() as items:
+            value = {key: _anchor(item, directory) for key, item in items.items()}
+            for key, item in value.items():
+                if (key.endswith("_file") or items.keys() == {"file"}) and isinstance(item.value, str):
+                    value[key] = replace(item, value=str(directory / item.value))
+            return replace(node, value=value)
+        case list() as items:
+            return replace(node, value=[_anchor(item, directory) for item in items])
+        case _:
+            return node
+
+
+def _plain(node: Node) -> object:
+    """Return nodes as plain data; a map of just `env` or `file` is a reference to a secret."""
+    match node.value:
+        case dict() as items:
+            if (
+                len(items) == 1
+                and (only := next(iter(items))) in ("env", "file")
+                and isinstance(items[only].value, str)
+            ):
+                return Reference("env" if only == "env" else "file", str(items[only].value))
+            return {key: _plain(item) for key, item in items.items()}
+        case list() as items:
+            return [_plain(item) for item in items]
+        case _:
+            return node.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """Reads the secrets that a policy refers to; remembers the files."""
+
+    env: Mapping[str, str]
+    files: list[Path]
+
+    def read(self, reference: Reference) -> str:
+        """Return the secret.
+
+        Raises:
+            ValueError: it is not there, empty or not a text.
+        """
+        if reference.source == "env":
+            if not (value := self.env.get(reference.name, "")):
+                raise ValueError(f"the environment variable {reference.name} is not set")
+            return value
+        path = Path(reference.name)
+        self.files.append(path)
+        try:
+            value = _bounded(path, MAX_SECRET_BYTES).decode().rstrip("\r\n")
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text") from error
+        if not value:
+            raise ValueError(f"{path} is empty")
+        return value
