@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -58,18 +59,17 @@ class Outputs(BaseModel):
             return True
         if self.kind == "value":
             return True
-        with np.errstate(invalid="ignore"):
-            if self.kind == "logprobs":
-                high = scores.max(initial=-np.inf, where=~np.isnan(scores))
-                return bool(high <= 1e-6)
-            low, high = scores.min(), scores.max()
-            if not np.isfinite(low + high):
-                finite = scores[np.isfinite(scores).all(axis=1)]
-                return len(finite) == 0 or self.accepts(finite, complete=complete, named=named)
-            if low < -1e-6 or high > 1.0 + 1e-6:
-                return False
-            if named or scores.shape[1] < 2:
-                return True
-            sums = scores.sum(axis=1)
-            top = sums.max()
-            return bool(top <= 1.0 + _SUM_TOLERANCE and (not complete or sums.min() >= 1.0 - _SUM_TOLERANCE))
+        if self.kind == "logprobs":
+            return bool(scores.max(initial=-np.inf, where=~np.isnan(scores)) <= 1e-6)
+        # argmin and argmax are several times as fast as min and max on small arrays, and find NaN as well.
+        low, high = scores.item(scores.argmin()), scores.item(scores.argmax())
+        if not (isfinite(low) and isfinite(high)):
+            finite = scores[np.isfinite(scores).all(axis=1)]
+            return len(finite) == 0 or self.accepts(finite, complete=complete, named=named)
+        if low < -1e-6 or high > 1.0 + 1e-6:
+            return False
+        if named or scores.shape[1] < 2:
+            return True
+        sums = np.add.reduce(scores, 1)
+        top = sums.item(sums.argmax())
+        return top <= 1.0 + _SUM_TOLERANCE and (not complete or sums.item(sums.argmin()) >= 1.0 - _SUM_TOLERANCE)

@@ -33,6 +33,19 @@ def _plain(value: object) -> object:
             return value
 
 
+def _canonical(value: object) -> object:
+    """Return decoded JSON with every number as a float, so that 1 and 1.0, or 0.0 and -0.0, give the same bytes."""
+    if isinstance(value, float | int):
+        return value if isinstance(value, bool) else float(value) + 0.0
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in cast("Sequence[object]", value)]
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in cast("dict[str, object]", value).items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _canonical(cast("object", value.tolist()))
+    return value
+
+
 def _no_place(row: int, feature: int) -> str:
     return f"row {row}, feature {feature}" if feature >= 0 else f"row {row}"
 
@@ -79,13 +92,12 @@ class Queries:
     def _to_matrix(self) -> Floats | None:
         if self.values is None:
             return None
-        try:
-            array = np.array(self.values)
-        except (ValueError, TypeError, OverflowError):
-            return None
-        if array.dtype.kind not in "iuf" or array.size == 0:
-            return None
-        if array.size % self.rows:
+        if isinstance(self.values, np.ndarray):
+            array = cast("NDArray[np.generic]", self.values) if self.values.dtype.kind in "iuf" else None
+        else:
+            flat = flatten(self.values)
+            array = None if flat is None else floats(flat[0])
+        if array is None or array.size == 0 or array.size % self.rows:
             return None
         # Adding 0.0 turns -0.0 into 0.0, which compare equal but differ in bytes.
         return array.reshape(self.rows, -1).astype(np.float64) + 0.0
@@ -108,11 +120,13 @@ class Queries:
             data, size = matrix.tobytes(), matrix.shape[1] * 8
             return [data[i : i + size] for i in range(0, len(data), size)]
         if self.values is not None and len(self.values) == self.rows * (self.width or 1):
-            return [orjson.dumps(_plain(value), option=_CANONICAL) for value in self._row_values(self.values)]
+            return [orjson.dumps(_plain(value), option=_CANONICAL) for value in self.row_values()]
         whole = self.opaque or orjson.dumps(self.values, option=orjson.OPT_SORT_KEYS)
         return [b"%d:%b" % (i, whole) for i in range(self.rows)]
 
-    def _row_values(self, values: Sequence[object]) -> Sequence[object]:
+    def row_values(self) -> Sequence[object]:
+        """Return one item per row; none when the body is opaque."""
+        values = () if self.values is None else self.values
         if not self.width:
             return values
         return [values[i : i + self.width] for i in range(0, len(values), self.width)]

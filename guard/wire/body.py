@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, cast
 
 import numpy as np
 import orjson
 
 from guard.errors import ClientError, UpstreamError
+from guard.model.exchange import Call
 
 MAX_DEPTH = 100
-"""Deepest nesting of a request; far beyond any model API's, far below what breaks a recursive parser."""
+"""Deepest nesting of a body; far beyond any model API's, far below what breaks a recursive function."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
+_UTF8 = frozenset({b"", b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+
+
+def require_utf8(call: Call) -> None:
+    """Refuse a request that declares another character set than UTF-8: it would be read as something else than it says.
+
+    Raises:
+        ClientError: 415.
+    """
+    declared = call.header(b"content-type")
+    if declared is None or b";" not in declared:
+        return
+    for charset in _CHARSET.findall(declared):
+        if charset.lower() not in _UTF8:
+            raise ClientError("the request must be in UTF-8", code="unsupported_charset", status=415)
 
 
 def too_deep(body: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Say whether brackets nest deeper than `limit`; brackets inside strings count, so this errs on the strict side.
+    """Say whether the brackets of valid JSON nest deeper than `limit`; takes linear time on any bytes.
 
-    >>> too_deep(b"[" * 101 + b"]" * 101), too_deep(b"[[1],[2]]")
-    (True, False)
+    >>> too_deep(b"[" * 101 + b"]" * 101), too_deep(b"[[1],[2]]"), too_deep(b'["' + b"[" * 101 + b'"]')
+    (True, False, False)
     """
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
-    skeleton = body.translate(None, _NOT_BRACKETS)
-    for _ in range(limit):
-        shorter = skeleton.replace(b"[]", b"").replace(b"{}", b"")
-        if len(shorter) == len(skeleton):
-            break
-        skeleton = shorter
-    return bool(skeleton)
+    brackets = np.frombuffer(_STRING.sub(b"", body).translate(None, _NOT_BRACKETS), dtype=np.uint8)
+    # Opening brackets ("[" and "{") have the bit of value 2, closing ones do not.
+    return bool(np.cumsum((brackets & 2).astype(np.int8) - 1, dtype=np.int64).max(initial=0) > limit)
 
 
 def decode_request(body: bytes) -> Any:  # Any: decoded JSON
@@ -38,15 +53,12 @@ def decode_request(body: bytes) -> Any:  # Any: decoded JSON
     Raises:
         ClientError: 400, not JSON or nested too deeply.
     """
+    value, ok, _ = _decode(body)
+    if not ok:
+        raise ClientError("the request is not valid JSON", code="bad_json")
     if too_deep(body):
         raise ClientError("the request is nested too deeply", code="too_deep")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        value, ok = _lenient(body)
-        if not ok:
-            raise ClientError("the request is not valid JSON", code="bad_json") from None
-        return value
+    return value
 
 
 def decode_reply(body: bytes) -> tuple[Any, bool]:  # Any: decoded JSON
@@ -55,22 +67,35 @@ def decode_reply(body: bytes) -> tuple[Any, bool]:  # Any: decoded JSON
     Raises:
         UpstreamError: code `unreadable_answer`.
     """
+    value, ok, bare_nan = _decode(body)
+    if not ok:
+        raise unreadable("it is not valid JSON")
+    if too_deep(body):
+        raise unreadable("it is nested too deeply")
+    return value, bare_nan
+
+
+def _decode(body: bytes) -> tuple[Any, bool, bool]:  # Any: decoded JSON
+    """Return (value, whether it is JSON, whether it holds bare NaN or Infinity)."""
     try:
-        return orjson.loads(body), False
+        return orjson.loads(body), True, False
     except orjson.JSONDecodeError:
-        value, ok = _lenient(body)
-        if not ok:
-            raise unreadable("it is not valid JSON") from None
-        return value, True
-
-
-def _lenient(body: bytes) -> tuple[Any, bool]:  # Any: decoded JSON
-    if b"NaN" not in body and b"Infinity" not in body:
-        return None, False
+        if b"NaN" not in body and b"Infinity" not in body:
+            return None, False, False
     try:
-        return json.loads(body), True
+        # From text, since from bytes `json` would take UTF-16 too, and a surrogate alone, which orjson cannot encode again.
+        value = json.loads(body.decode(), parse_int=_integer)
+        if b"\\ud" in body or b"\\uD" in body:
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        return None, False
+        return None, False, False
+    return value, True, True
+
+
+def _integer(digits: str) -> int | float:
+    """Read an integer as orjson does: a float where 64 bits do not hold it."""
+    value = int(digits) if len(digits) < 20 else float(digits)
+    return value if -(2**63) <= value < 2**64 else float(value)
 
 
 def encode(document: object, *, bare_nan: bool = False) -> bytes:
@@ -90,9 +115,9 @@ def members(value: object) -> int:
     """Count object members in decoded JSON; lists whose first item is a scalar are not looked into, so it may count too few."""
     if isinstance(value, dict):
         items = cast("dict[str, object]", value)
-        return len(items) + sum(members(v) for v in items.values() if isinstance(v, dict | list))
+        return len(items) + sum([members(v) for v in items.values() if isinstance(v, dict | list)])
     if isinstance(value, list) and value and isinstance(value[0], dict | list):
-        return sum(members(v) for v in cast("list[object]", value))
+        return sum([members(v) for v in cast("list[object]", value)])
     return 0
 
 

@@ -9,28 +9,35 @@ numbers, which are refused because they may be scores that no defence has touche
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guard.model.arrays import Floats
-from guard.model.outputs import Kind, Outputs
+from guard.model.nested import flatten, floats
+from guard.model.outputs import CLASS_KINDS, Kind, Outputs
 from guard.wire.base import Fields
 from guard.wire.body import unreadable
 
 Role = Literal["scores", "two_class", "top_score", "label", "keep", "drop"]
-_LABEL_WORDS = ("label", "class", "predict", "categor")
-_TOP_WORDS = ("score", "confidence", "prob")
-_KIND_WORDS: dict[Kind, tuple[str, ...]] = {
-    "probabilities": ("prob", "score"),
-    "logits": ("logit", "score", "decision"),
-    "logprobs": ("log",),
-    "value": ("predict", "value", "output", "result", "score", "mean"),
-    "embedding": ("embed", "vector"),
-    "labels": (),
+Table = tuple[Floats | None, bool]
+_LABEL_WORDS = re.compile("label|class|predict|categor|target|species", re.IGNORECASE)
+_NO_LABEL_WORDS = re.compile("score|confidence|prob|logit|margin|leaf|leaves|count|node|time|dist", re.IGNORECASE)
+_TOP_WORDS = re.compile("score|confidence|prob", re.IGNORECASE)
+_KIND_WORDS: dict[Kind, re.Pattern[str]] = {
+    "probabilities": re.compile("prob|score|confidence", re.IGNORECASE),
+    "logits": re.compile("logit|score|decision", re.IGNORECASE),
+    "logprobs": re.compile("log", re.IGNORECASE),
+    "value": re.compile("predict|value|output|result|score|mean", re.IGNORECASE),
+    "embedding": re.compile("embed|vector", re.IGNORECASE),
+    "labels": re.compile("label", re.IGNORECASE),
 }
+_SCORE_TEXT = re.compile(r"\.\d|\d[eE]-\d|\d\s*%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +55,32 @@ class Column:
     complete: bool = True
 
 
-def numbers(values: object, rows: int) -> tuple[Floats | None, bool]:
+_KEEP, _DROP, _LABEL = Column("keep"), Column("drop"), Column("label")
+
+
+def numbers(values: object, rows: int) -> Table:
     """Return (matrix of shape (rows, k) or None when these are not numbers, whether any is written as a float).
 
     null reads as NaN when other members are numbers (that is how many servers write NaN).
     """
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError, OverflowError):
-        return None, False
-    if array.dtype.kind == "O":
-        try:
-            array = np.array(values, dtype=np.float64)
-        except (ValueError, TypeError, OverflowError):
+    if isinstance(values, np.ndarray):
+        array = cast("NDArray[np.generic]", values)
+        if array.dtype.kind not in "iuf" or array.ndim == 0 or array.size == 0 or len(array) != rows:
             return None, False
-        if np.isnan(array).all():
-            return None, False
-    if array.dtype.kind not in "iuf" or array.ndim == 0 or array.size == 0 or array.shape[0] != rows:
+        return array.reshape(rows, -1).astype(np.float64, copy=False), array.dtype.kind == "f"
+    if not isinstance(values, list | tuple):
         return None, False
-    return array.reshape(rows, -1).astype(np.float64, copy=False), array.dtype.kind == "f"
+    flat = flatten(cast("Sequence[object]", values))
+    if flat is None or flat[1][0] != rows:
+        return None, False
+    members = flat[0]
+    array = floats(members)
+    if array is None:
+        kinds = set(map(type, members))
+        if type(None) not in kinds or not kinds <= {float, int, type(None)} or len(kinds) == 1:
+            return None, False
+        array = np.array(members, dtype=np.float64)
+    return array.reshape(rows, -1), float in map(type, members)
 
 
 def holds_floats(value: object) -> bool:
@@ -76,13 +90,15 @@ def holds_floats(value: object) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype.kind == "f"
     if isinstance(value, dict):
-        return any(holds_floats(v) for v in cast("dict[str, object]", value).values())
+        return any([holds_floats(v) for v in cast("dict[str, object]", value).values()])
     if isinstance(value, list | tuple):
-        return any(holds_floats(v) for v in cast("Sequence[object]", value))
+        return any([holds_floats(v) for v in cast("Sequence[object]", value)])
     return False
 
 
-def classify(columns: Mapping[str, object], rows: int, outputs: Outputs, fields: Fields) -> dict[str, Column]:
+def classify(
+    columns: Mapping[str, object], rows: int, outputs: Outputs, fields: Fields, principal: Floats | None = None
+) -> dict[str, Column]:
     """Give every column its role.
 
     Args:
@@ -90,105 +106,163 @@ def classify(columns: Mapping[str, object], rows: int, outputs: Outputs, fields:
         rows: how many rows the answer has.
         outputs: the route's declaration.
         fields: what happens to the rest.
+        principal: score vectors found elsewhere in the same rows, shape (n, k), which a column may repeat.
+
     Returns:
         A role for each name, in the same order.
+
     Raises:
         UpstreamError: under `fields: all`, a floating column is not of the declared kind.
     """
     tables = {name: numbers(values, rows) for name, values in columns.items()}
     vectors = _score_columns(tables, outputs)
-    principal = tables[vectors[0]][0] if vectors else None
+    if principal is None and vectors:
+        principal = tables[vectors[0]][0]
+    labels = {n for n, v in columns.items() if n not in vectors and _is_label(n, v, tables[n], principal, len(columns), outputs)}
+    lone = None if principal is not None else _lone_column(tables, labels, outputs)
     roles: dict[str, Column] = {}
     for name, values in columns.items():
         matrix, floating = tables[name]
-        if name in vectors and matrix is not None:
+        if name in labels:
+            roles[name] = _LABEL
+        elif matrix is not None and name in vectors:
             roles[name] = Column("scores", matrix)
-            continue
-        column = _single(name, matrix, floating, principal, columns, outputs)
-        if column is None:
-            if fields == "all" and (floating or (matrix is None and holds_floats(values))):
-                raise unreadable(f"{name or 'a member'} holds numbers that are not {outputs.kind}")
-            column = Column("keep" if fields == "all" else "drop")
-        roles[name] = column
+        elif matrix is not None and (name == lone or (principal is None and _named(name, outputs) and _lone(matrix, outputs))):
+            roles[name] = _lone_score(matrix, [columns[label] for label in labels])
+        elif matrix is not None and principal is not None and _repeats_top(name, matrix, floating, principal, outputs):
+            roles[name] = Column("top_score", matrix)
+        elif fields == "all" and (floating or (matrix is None and holds_floats(values))):
+            raise unreadable(f"{name or 'a member'} holds numbers that are not {outputs.kind}")
+        elif fields == "all" and matrix is None and any(map(_score_text, _texts(values))):
+            raise unreadable(f"{name or 'a member'} holds numbers as text")
+        else:
+            roles[name] = _KEEP if fields == "all" else _DROP
     return roles
 
 
-def _score_columns(tables: Mapping[str, tuple[Floats | None, bool]], outputs: Outputs) -> list[str]:
+@lru_cache(maxsize=1024)
+def _usual_label(name: str) -> bool:
+    return bool(_LABEL_WORDS.search(name)) and not _NO_LABEL_WORDS.search(name)
+
+
+def _named(name: str, outputs: Outputs) -> bool:
+    return outputs.tensors is not None and name in outputs.tensors
+
+
+def _score_columns(tables: Mapping[str, Table], outputs: Outputs) -> list[str]:
     """Names of the columns that hold a score vector (or, for kind `value`, numbers) per row, the principal one first."""
+    if outputs.kind == "labels":
+        return []
     found: list[str] = []
     for name, (matrix, floating) in tables.items():
-        named = outputs.tensors is not None and name in outputs.tensors
+        named = _named(name, outputs)
         if matrix is None or (outputs.tensors is not None and not named):
             continue
         wide = matrix.shape[1] > 1
-        if not (named or wide or outputs.kind in ("value", "logits")):
+        # One number a row is a value, or a two-class logit; as a probability it is looked at later, beside the others.
+        if not wide and not (outputs.kind == "value" or (outputs.kind == "logits" and (floating or named))):
             continue
-        # A vector of whole numbers may be a one-hot distribution; as logits or an embedding it would be a count or an index.
-        if not floating and not named and not (outputs.kind in ("probabilities", "labels") and wide) and len(tables) > 1:
+        # Whole numbers may be a one-hot distribution or a value; as logits or an embedding they would be counts or indexes.
+        if not floating and not named and outputs.kind not in ("probabilities", "value") and len(tables) > 1:
             continue
-        if wide or outputs.kind in ("value", "logits"):
-            if outputs.accepts(matrix, complete=True, named=named):
-                found.append(name)
+        if outputs.accepts(matrix, complete=True, named=named):
+            found.append(name)
     if len(found) > 1 and outputs.tensors is None and outputs.kind != "probabilities":
-        # Nothing in the numbers tells logits or a vector from a hidden layer: a name may, otherwise the first one is let out.
-        hinted = [name for name in found if any(word in name.lower() for word in _KIND_WORDS[outputs.kind])]
-        return (hinted or found)[:1]
+        # Nothing in the numbers tells logits or a value from a hidden layer: a name may, otherwise the first one is let out.
+        hinted = [name for name in found if _KIND_WORDS[outputs.kind].search(name)]
+        return (hinted or [name for name in found if tables[name][1]] or found)[:1]
     return found
 
 
-def _single(
-    name: str,
-    matrix: Floats | None,
-    floating: bool,
-    principal: Floats | None,
-    columns: Mapping[str, object],
-    outputs: Outputs,
-) -> Column | None:
-    """Role of a column with one value per row; None when it has none."""
-    lower = name.lower()
-    if outputs.labels is not None and name in outputs.labels:
-        return Column("label")
-    if floating and matrix is not None and matrix.shape[1] == 1 and outputs.kind == "probabilities":
-        if outputs.tensors is not None and name not in outputs.tensors:
-            return None
-        if not outputs.accepts(matrix, complete=False, named=True):
-            return None
-        if principal is not None:
-            copies = any(word in lower for word in _TOP_WORDS) or bool(
-                np.allclose(matrix[:, 0], principal.max(axis=1), atol=1e-6, equal_nan=True)
-            )
-            return Column("top_score", matrix) if copies else None
-        others = [values for other, values in columns.items() if other != name]
-        return _lone_score(matrix, others)
-    if floating or outputs.labels is not None:
-        return None
-    if matrix is not None and matrix.shape[1] != 1:
-        return None
-    if matrix is None and not _scalars(columns[name]):
-        return None
-    if len(columns) == 1 or any(word in lower for word in _LABEL_WORDS):
-        return Column("label")
-    return None
+def _is_label(
+    name: str, values: object, table: Table, principal: Floats | None, columns: int, outputs: Outputs
+) -> bool:
+    """Say whether a column repeats each row's label: whole numbers or words under a usual name, or equal to the argmax."""
+    matrix, floating = table
+    if matrix is not None:
+        if matrix.shape[1] != 1 or (floating and not _integral(matrix)):
+            return False
+    elif not _words(values):
+        return False
+    if outputs.labels is not None:
+        return name in outputs.labels
+    if outputs.kind != "labels" and outputs.kind not in CLASS_KINDS:
+        return False
+    if matrix is None and any(map(_score_text, cast("Sequence[object]", values))):
+        return False
+    usual = _usual_label(name)
+    if floating and matrix is not None and outputs.kind == "probabilities" and principal is None:
+        # 1.0 alone is a probability; beside other columns, or above 1, it is a label that was written as a float.
+        return (usual and columns > 1) or (matrix.max() > 1.0 and (usual or columns == 1))
+    if columns == 1 or usual:
+        return True
+    return matrix is not None and principal is not None and np.array_equal(matrix[:, 0], principal.argmax(axis=1))
 
 
-def _lone_score(matrix: Floats, others: list[object]) -> Column:
+def _lone_column(tables: Mapping[str, Table], labels: set[str], outputs: Outputs) -> str | None:
+    """Name of the column that holds one probability per row: by its name, otherwise the first one."""
+    if outputs.kind != "probabilities" or outputs.tensors is not None:
+        return None
+    found = [
+        name
+        for name, (matrix, floating) in tables.items()
+        if floating and matrix is not None and name not in labels and _lone(matrix, outputs)
+    ]
+    hinted = [name for name in found if _KIND_WORDS["probabilities"].search(name)]
+    return (hinted or found or [None])[0]
+
+
+def _lone(matrix: Floats, outputs: Outputs) -> bool:
+    return (
+        matrix.shape[1] == 1 and outputs.kind == "probabilities" and outputs.accepts(matrix, complete=False, named=True)
+    )
+
+
+def _lone_score(matrix: Floats, labels: list[object]) -> Column:
     """One probability a row: the second class's, unless labels beside it say that it is the predicted class's."""
-    for values in others:
-        labels = np.asarray(values) if _scalars(values) else None
-        if labels is None or labels.shape != (len(matrix),):
-            continue
-        try:
-            agrees = bool(np.array_equal(labels.astype(np.float64), (matrix[:, 0] >= 0.5).astype(np.float64)))
-        except ValueError:
-            agrees = False
-        if not agrees:
+    second = matrix[:, 0] >= 0.5
+    for values in labels:
+        numeric, _ = numbers(values, len(matrix))
+        if numeric is None or not np.array_equal(numeric[:, 0], second):
             return Column("scores", matrix, complete=False)
     return Column("two_class", np.concatenate((1.0 - matrix, matrix), axis=1))
 
 
-def _scalars(values: object) -> bool:
+def _repeats_top(name: str, matrix: Floats, floating: bool, principal: Floats, outputs: Outputs) -> bool:
+    """Say whether a column repeats each row's greatest score."""
+    if outputs.kind not in CLASS_KINDS or not floating or matrix.shape[1] != 1:
+        return False
+    if outputs.tensors is not None and name not in outputs.tensors:
+        return False
+    if outputs.kind == "probabilities" and not outputs.accepts(matrix, complete=False, named=True):
+        return False
+    if outputs.kind == "probabilities" and _TOP_WORDS.search(name):
+        return True
+    return bool(np.allclose(matrix[:, 0], principal.max(axis=1), atol=1e-6, equal_nan=True))
+
+
+def _integral(matrix: Floats) -> bool:
+    return bool((matrix == np.rint(matrix)).all())
+
+
+def _words(values: object) -> bool:
+    """Say whether values are one scalar per row."""
     if isinstance(values, np.ndarray):
-        return values.ndim == 1
-    return isinstance(values, list | tuple) and not any(
-        isinstance(v, dict | list | tuple) for v in cast("Sequence[object]", values)
-    )
+        return values.ndim == 1 and values.dtype.kind in "US"
+    if not isinstance(values, list | tuple):
+        return False
+    return set(map(type, cast("Sequence[object]", values))) <= {str, int, bool, type(None)}
+
+
+def _texts(values: object) -> Sequence[object]:
+    return cast("Sequence[object]", values) if isinstance(values, list | tuple) else ()
+
+
+def _score_text(value: object) -> bool:
+    """Say whether a text may be a score, or hold one: Triton's "0.417371:7", "97.2%"."""
+    if not isinstance(value, str) or not _SCORE_TEXT.search(value):
+        return False
+    try:
+        return not float(value).is_integer()
+    except ValueError:
+        return True

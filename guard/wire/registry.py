@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from guard.wire.base import Codec, Reader
-
-    class CodecClass:
-        """A codec's constructor."""
-
-        def __call__(self, reader: Reader) -> Codec:
-            """Return the codec of a route; raises ValueError when `reader.select` cannot be used."""
-            ...
-
+from guard.wire.base import Codec, Reader
 
 _CLASSES = {
     "open_inference": "OpenInference",
@@ -31,11 +23,11 @@ API_NAMES: tuple[str, ...] = tuple(_CLASSES)
 """What `api:` may name, in the order of the docs."""
 
 
-def codec_class(api: str) -> CodecClass:
-    """Return the codec class of `api`.
+def codec_class(api: str) -> Callable[[Reader], Codec]:
+    """Return the codec class of `api`; calling it raises ValueError when the route's `select` cannot be used.
 
     Raises:
         KeyError: no such API.
     """
     name = _CLASSES[api]
-    return cast("CodecClass", getattr(import_module(f"guard.wire.{_MODULES.get(api, api)}"), name))
+    return cast("Callable[[Reader], Codec]", getattr(import_module(f"guard.wire.{_MODULES.get(api, api)}"), name))
