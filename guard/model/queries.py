@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from guard.model.arrays import Floats
+from guard.model.nested import flatten, floats
 
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 _EXACT = 2**53
@@ -31,19 +32,6 @@ def _plain(value: object) -> object:
             return [_plain(item) for item in cast("Sequence[object]", value)]
         case _:
             return value
-
-
-def _canonical(value: object) -> object:
-    """Return decoded JSON with every number as a float, so that 1 and 1.0, or 0.0 and -0.0, give the same bytes."""
-    if isinstance(value, float | int):
-        return value if isinstance(value, bool) else float(value) + 0.0
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in cast("Sequence[object]", value)]
-    if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in cast("dict[str, object]", value).items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _canonical(cast("object", value.tolist()))
-    return value
 
 
 def _no_place(row: int, feature: int) -> str:
@@ -92,11 +80,8 @@ class Queries:
     def _to_matrix(self) -> Floats | None:
         if self.values is None:
             return None
-        if isinstance(self.values, np.ndarray):
-            array = cast("NDArray[np.generic]", self.values) if self.values.dtype.kind in "iuf" else None
-        else:
-            flat = flatten(self.values)
-            array = None if flat is None else floats(flat[0])
+        flat = flatten(self.values)
+        array = None if flat is None else floats(flat[0])
         if array is None or array.size == 0 or array.size % self.rows:
             return None
         # Adding 0.0 turns -0.0 into 0.0, which compare equal but differ in bytes.
