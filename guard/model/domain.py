@@ -100,9 +100,7 @@ class Inputs(BaseModel):
             if self.kind != "any":
                 raise _outside(f"must be a {self.kind}", queries.place(0, -1))
             return
-        if queries.width:
-            raise _outside("must be complete numbers", queries.place(0, -1))
-        for row, value in enumerate(values):
+        for row, value in enumerate(queries.row_values()):
             if isinstance(value, str):
                 if self.kind == "vector":
                     raise _outside("must be a list of numbers", queries.place(row, -1))
