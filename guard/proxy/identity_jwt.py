@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 MAX_TOKEN_BYTES = 8 * 2**10
 _MAX_NAME_CHARS = 256
 _MAX_KEYS = 64
-_CACHED = 4096
 _HINT = 'a JSON Web Key Set: {"keys": [...]} with the issuer\'s public keys'
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _FITTING: dict[tuple[str, str], tuple[str, ...]] = {
@@ -89,9 +88,18 @@ class JwtSource:
         keys: from the JWKS file.
         suffix: tells apart the names of several issuers; empty for the first.
         wall_s: seconds since the epoch.
+        cached: how many verified tokens are remembered.
     """
 
-    def __init__(self, spec: JwtIdentity, keys: list[VerifyingKey], suffix: str, wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        spec: JwtIdentity,
+        keys: list[VerifyingKey],
+        suffix: str,
+        wall_s: Callable[[], float],
+        cached: int = 4096,
+    ) -> None:
+        self._cached = cached
         self._keys = keys
         self._spec = spec
         self._prefix = f"jwt{suffix}:"
@@ -130,7 +138,7 @@ class JwtSource:
             return None
         # The same bound as joserfc's, which reads the clock in whole seconds.
         self._verified[digest] = (client, claims["exp"] + self._spec.leeway_s)
-        if len(self._verified) > _CACHED:
+        if len(self._verified) > self._cached:
             self._verified.popitem(last=False)
         return client
 
@@ -217,7 +225,10 @@ def _read_key(jwk: object, algorithms: tuple[str, ...]) -> VerifyingKey:
         raise ValueError("is a private key, which Guard has no use for")
     if not isinstance(kind, str) or not isinstance(curve, str) or not (kid is None or isinstance(kid, str)):
         raise ValueError("has no kty, or a crv or kid that is not a text")
-    if member.get("use", "sig") != "sig" or "verify" not in member.get("key_ops", ("verify",)):
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or not isinstance(member.get("alg", ""), str):
+        raise ValueError("is malformed")
+    if member.get("use", "sig") != "sig" or "verify" not in operations:
         raise _UnfitError("is not for signatures")
     fitting = frozenset(_FITTING.get((kind, curve), ()))
     if "alg" in member:

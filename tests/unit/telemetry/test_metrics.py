@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from guard import __version__
+from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics
+
+DESIGN = {
+    "guard_requests": {"route", "outcome"},
+    "guard_rows": {"route"},
+    "guard_added_latency_seconds": {"route", "le"},
+    "guard_upstream_latency_seconds": {"route", "le"},
+    "guard_verdicts": {"route", "action", "mode"},
+    "guard_score_shift_l1": {"route", "le"},
+    "guard_top1_changed": {"route"},
+    "guard_budget_charges": {"route", "budget"},
+    "guard_budget_refusals": {"route", "budget"},
+    "guard_budget_remaining_ratio": {"route", "budget"},
+    "guard_unreadable": {"route"},
+    "guard_state_errors": set[str](),
+    "guard_policy_info": {"name", "digest", "mode"},
+    "guard_policy_reloads": {"result"},
+    "guard_build_info": {"version", "python"},
+}
+"""Names and labels of the design; the parser takes `_total` off."""
+
+
+async def scrape(metrics: Metrics) -> dict[str, Metric]:
+    text = b"".join([piece async for piece in metrics.expose()]).decode()
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families), "a family came twice"
+    return {family.name: family for family in families}
+
+
+def value(families: dict[str, Metric], family: str, sample: str = "", **labels: str) -> float:
+    wanted = sample or family
+    found = [s.value for s in families[family].samples if s.name == wanted and labels.items() <= s.labels.items()]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def busy(name: str, metrics: Metrics) -> None:
+    route = metrics.route(name)
+    route.request("ok")
+    route.rows(3)
+    route.added(0.0002)
+    route.upstream(0.02)
+    route.verdict("allow", "enforce")
+    route.shift(0.015)
+    route.top1_changed(2)
+    route.charge("rows/client", 3)
+    route.refusal("rows/client")
+    route.remaining("rows/client", 7, 0.25)
+    route.unreadable()
+
+
+async def test_names_and_labels_are_the_designs() -> None:
+    metrics = Metrics()
+    busy("digits", metrics)
+    metrics.state_error()
+    metrics.reload(True)
+    metrics.policy("p", "abc", "enforce")
+    families = await scrape(metrics)
+    labels = {name: set[str]().union(*(s.labels for s in family.samples)) for name, family in families.items()}
+    assert labels == DESIGN
+
+
+async def test_everything_that_is_counted_is_shown() -> None:
+    metrics = Metrics()
+    busy("digits", metrics)
+    busy("digits", metrics)
+    metrics.state_error()
+    metrics.reload(True)
+    metrics.reload(False)
+    metrics.reload(False)
+    found = await scrape(metrics)
+    route = {"route": "digits"}
+    assert value(found, "guard_requests", "guard_requests_total", outcome="ok", **route) == 2
+    assert value(found, "guard_rows", "guard_rows_total", **route) == 6
+    assert value(found, "guard_verdicts", "guard_verdicts_total", action="allow", mode="enforce", **route) == 2
+    assert value(found, "guard_top1_changed", "guard_top1_changed_total", **route) == 4
+    assert value(found, "guard_budget_charges", "guard_budget_charges_total", budget="rows/client", **route) == 6
+    assert value(found, "guard_budget_refusals", "guard_budget_refusals_total", budget="rows/client", **route) == 2
+    assert value(found, "guard_budget_remaining_ratio", budget="rows/client", **route) == 0.25
+    assert value(found, "guard_unreadable", "guard_unreadable_total", **route) == 2
+    assert value(found, "guard_state_errors", "guard_state_errors_total") == 1
+    assert value(found, "guard_policy_reloads", "guard_policy_reloads_total", result="ok") == 1
+    assert value(found, "guard_policy_reloads", "guard_policy_reloads_total", result="failed") == 2
+    assert value(found, "guard_build_info", version=__version__) == 1
+
+
+async def test_latencies_fall_into_their_buckets() -> None:
+    metrics = Metrics()
+    route = metrics.route("digits")
+    for seconds in (40e-6, 150e-6, 150e-6, 60.0):
+        route.added(seconds)
+    found = await scrape(metrics)
+    family = "guard_added_latency_seconds"
+    assert value(found, family, f"{family}_bucket", le="5e-05") == 1
+    assert value(found, family, f"{family}_bucket", le="0.0002") == 3
+    assert value(found, family, f"{family}_bucket", le="10.0") == 3
+    assert value(found, family, f"{family}_count") == 4
+    assert len(LATENCY_BUCKETS_S) <= 14
+
+
+async def test_a_new_policy_replaces_the_old_ones_name() -> None:
+    metrics = Metrics()
+    metrics.policy("old", "1", "enforce")
+    metrics.policy("new", "2", "shadow")
+    (sample,) = (await scrape(metrics))["guard_policy_info"].samples
+    assert sample.labels == {"name": "new", "digest": "2", "mode": "shadow"}
+
+
+class TestRemaining:
+    async def lowest(self, metrics: Metrics) -> float:
+        return value(await scrape(metrics), "guard_budget_remaining_ratio", budget="b")
+
+    async def test_the_lowest_of_a_window_is_shown(self) -> None:
+        metrics = Metrics()
+        for ratio in (0.9, 0.2, 0.7):
+            metrics.route("digits").remaining("b", 5, ratio)
+        assert await self.lowest(metrics) == 0.2
+
+    async def test_a_new_window_begins_anew(self) -> None:
+        metrics = Metrics()
+        for window, ratio in ((5, 0.1), (6, 0.8), (5, 0.05)):
+            metrics.route("digits").remaining("b", window, ratio)
+        assert await self.lowest(metrics) == 0.8
+
+    async def test_overspent_is_nothing_left(self) -> None:
+        metrics = Metrics()
+        metrics.route("digits").remaining("b", 0, -0.5)
+        assert await self.lowest(metrics) == 0
+
+    async def test_a_budget_that_nobody_has_touched_is_full(self) -> None:
+        metrics = Metrics()
+        metrics.route("digits").remaining("b", 0, 1.0)
+        assert await self.lowest(metrics) == 1.0
+
+    async def test_budgets_are_bounded(self) -> None:
+        metrics = Metrics()
+        for n in range(MAX_LABELS + 10):
+            metrics.route("digits").remaining(f"b{n}", 0, 0.5)
+        assert len((await scrape(metrics))["guard_budget_remaining_ratio"].samples) == MAX_LABELS
+
+
+async def test_outcomes_are_bounded_and_the_rest_counts_as_other() -> None:
+    metrics = Metrics()
+    route = metrics.route("digits")
+    for n in range(MAX_LABELS + 10):
+        route.request(f"outcome{n}")
+        route.request(f"outcome{n}")
+    found = await scrape(metrics)
+    assert value(found, "guard_requests", "guard_requests_total", outcome=OTHER) == 20
+    assert len(found["guard_requests"].samples) == MAX_LABELS + 1
+
+
+async def test_routes_are_bounded_and_the_rest_counts_as_other() -> None:
+    metrics = Metrics()
+    for n in range(MAX_ROUTES + 10):
+        metrics.route(f"route{n}").rows(1)
+    found = await scrape(metrics)
+    assert value(found, "guard_rows", "guard_rows_total", route=OTHER) == 10
+
+
+async def test_a_route_keeps_its_counts_over_reloads() -> None:
+    metrics = Metrics()
+    assert metrics.route("digits") is metrics.route("digits")
+
+
+async def test_a_big_scrape_comes_in_small_pieces_that_agree_with_a_whole() -> None:
+    metrics = Metrics()
+    for n in range(64):
+        busy(f"route{n}", metrics)
+    pieces = [piece async for piece in metrics.expose()]
+    assert max(piece.count(b"\n") for piece in pieces) <= 130
+    found = await scrape(metrics)
+    assert sum(s.value for s in found["guard_rows"].samples) == 3 * 64
+    text = b"".join(pieces)
+    assert text.count(b"# TYPE guard_rows_total counter\n") == 1
+    assert b"_created" not in text
+
+
+async def test_requests_are_served_between_the_pieces() -> None:
+    metrics = Metrics()
+    for n in range(8):
+        busy(f"route{n}", metrics)
+    turns = 0
+
+    async def requests() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(requests())
+    pieces = [piece async for piece in metrics.expose()]
+    task.cancel()
+    assert turns >= len(pieces)
+
+
+async def test_a_scrape_without_routes_shows_the_process() -> None:
+    assert set(await scrape(Metrics())) == {
+        "guard_state_errors",
+        "guard_policy_reloads",
+        "guard_policy_info",
+        "guard_build_info",
+    }
+
+
+async def test_two_instances_do_not_share_counts() -> None:
+    first, second = Metrics(), Metrics()
+    first.state_error()
+    assert value(await scrape(second), "guard_state_errors", "guard_state_errors_total") == 0
