@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from guard.cli.common import fail
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from guard.selftest.lab import Floats
+    from guard.selftest.extraction import Copy
 
 HELP = "train a model, guard it, and steal it with and without Guard"
 EPILOG = """example:
@@ -51,42 +50,27 @@ def run(args: argparse.Namespace) -> int:
             return fail(str(error), code=3)
 
 
-@dataclass(frozen=True)
-class Stolen:
-    """What one theft came to.
-
-    Args:
-        l1: mean L1 distance between copy and model on held-out images.
-        agreement: share of held-out images on which they agree.
-        method: how the copy was fitted; for a theft that was stopped, why.
-    """
-
-    l1: float
-    agreement: float
-    method: str
-
-
 def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     from rich.console import Console  # noqa: PLC0415
 
-    say = Console(stderr=True)
+    say, out = Console(stderr=True), Console(highlight=False)
     began = time.monotonic()
     with say.status("training a softmax regression on 898 handwritten digits and serving it"):
         model = stack.enter_context(child([sys.executable, "-m", "guard.selftest.lab", "--seed", str(args.seed)]))
-        port = (model.stdout or sys.stdin).readline().strip()
+        port = _first_line(model.stdout).strip()
         if not port.isdigit():
             raise RuntimeError("the model server did not start")
     upstream = f"http://127.0.0.1:{port}"
     with say.status(f"putting Guard in front of it with the policy {args.policy}"):
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="guard-demo-"))
         guarded, admin = stack.enter_context(guard(args.policy, upstream, Path(folder)))
-    _compare(say, upstream, guarded, args.seed)
-    _thefts(say, upstream, guarded, args.seed)
-    say.print(f"\n[dim]{time.monotonic() - began:.0f} s in all. The model:[/dim] {upstream}")
-    say.print(f"[dim]Guard:[/dim] {guarded}  [dim]metrics, policy, clients:[/dim] {admin}")
+    _compare(out, upstream, guarded, args.seed)
+    _thefts(out, say, upstream, guarded, args.seed)
+    out.print(f"\nAll of it in {time.monotonic() - began:.0f} s. Where things listen:")
+    out.print(f"  the model            {upstream}\n  Guard                {guarded}\n  metrics and policy   {admin}")
     if args.once:
         return 0
-    say.print("Serving until Ctrl-C. Try the query again yourself:\n" + _curl(guarded))
+    out.print("\nAsk it yourself; Ctrl-C ends everything:\n" + _curl(guarded), soft_wrap=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
     return 0
@@ -132,27 +116,29 @@ def _first_line(stream: IO[str] | None) -> str:
     return stream.readline() if stream is not None else ""
 
 
-def _compare(say: Console, upstream: str, guarded: str, seed: int) -> None:
+def _compare(out: Console, upstream: str, guarded: str, seed: int) -> None:
     """Print the same query's answer with and without Guard, side by side."""
-    from rich.columns import Columns  # noqa: PLC0415
-    from rich.panel import Panel  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
 
     from guard.selftest.extraction import ModelApi  # noqa: PLC0415
     from guard.selftest.lab import Digits  # noqa: PLC0415
 
     held_x = Digits(seed).split[4]
-    shown: list[Panel] = []
-    for title, url in (("the model, unguarded", upstream), ("through Guard", guarded)):
+    columns: list[list[float]] = []
+    for url in (upstream, guarded):
         api = ModelApi(url)
-        scores = api.scores(held_x[:1])[0]
+        columns.append(api.scores(held_x[:1])[0].tolist())
         api.close()
-        rows = "\n".join(f"{digit}  {score!s:<22}" for digit, score in enumerate(scores.tolist()))
-        shown.append(Panel(rows, title=title, width=38))
-    say.print("\n[bold]One image, asked twice[/bold] (score of each digit)")
-    say.print(Columns(shown))
+    table = Table(title="One image, asked twice: the score of each digit", title_justify="left", title_style="bold")
+    table.add_column("digit", justify="right")
+    table.add_column("the model itself")
+    table.add_column("through Guard")
+    for digit, (open_, defended) in enumerate(zip(*columns, strict=True)):
+        table.add_row(str(digit), repr(open_), repr(defended))
+    out.print(table)
 
 
-def _thefts(say: Console, upstream: str, guarded: str, seed: int) -> None:
+def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) -> None:
     """Steal the model with and without Guard, and print how close the copies come."""
     from rich.table import Table  # noqa: PLC0415
 
@@ -164,39 +150,39 @@ def _thefts(say: Console, upstream: str, guarded: str, seed: int) -> None:
     api = ModelApi(upstream)
     truth = api.scores(held_x)
     api.close()
+    table = Table(title="\nThe same theft twice: how close the copy comes", title_justify="left", title_style="bold")
+    for heading, justify in (("the attacker asks", "left"), ("answers", "right"), ("agreement", "right"), ("distance", "right"), ("copied by", "left")):
+        table.add_column(heading, justify=justify)  # pyright: ignore[reportArgumentType]  # rich's literals
     own = digits.fit(own_x, own_y).predict_proba(held_x / 16.0)
-    rows = [("no query at all (labels 449 images of its own)", Stolen(surrogate_l1(own, truth), agreement(own, truth), "trained"))]
-    for title, url in (("650 queries to the model", upstream), ("650 queries through Guard", guarded)):
-        rows.append((title, _steal(say, title, url, seed, truth)))
-    table = Table(title="\nHow close the stolen copy comes, on 450 images it has never seen", title_justify="left")
-    for heading in ("the attacker asks", "agrees with the model", "mean L1 distance", "copy made by"):
-        table.add_column(heading, justify="left" if heading[0] in "tc" and "attacker" in heading else "right")
-    for title, stolen in rows:
-        table.add_row(title, f"{stolen.agreement:.1%}", f"{stolen.l1:.3g}", stolen.method)
-    say.print(table)
-    say.print(
-        "[dim]Equation solving (Tramèr 2016) on a softmax regression with 650 unknowns. Agreement flatters every defence: whoever\n"
-        "labels images of their own agrees almost as often. The distance tells a copy from a lookalike; higher is safer.\n"
-        "No change of answers stops a copy that has queries enough: a policy for that has a budget (try --policy strict).[/dim]"
+    table.add_row("nobody: own labels", "0", f"{agreement(own, truth):.1%}", f"{surrogate_l1(own, truth):.3f}", "")
+    for title, url in (("the model itself", upstream), ("through Guard", guarded)):
+        copy = _steal(say, title, url, seed)
+        stolen = copy.probabilities(held_x)
+        cells = (str(copy.queries), f"{agreement(stolen, truth):.1%}", f"{surrogate_l1(stolen, truth):.3f}", copy.method)
+        table.add_row(title, *cells)
+    out.print(table)
+    out.print(
+        "Equation solving (Tramèr 2016) on a softmax regression with 650 unknowns; measured\n"
+        "on 450 images that neither has seen. Distance: mean L1 between the copy's and the\n"
+        "model's probabilities; 0.000 is the model itself, higher is safer. Agreement flatters\n"
+        "every defence: who labels images of their own agrees almost as often. No change of\n"
+        "answers stops a copy that may ask for ever; a budget does: guard demo --policy strict",
+        soft_wrap=True,
     )
 
 
-def _steal(say: Console, title: str, url: str, seed: int, truth: Floats) -> Stolen:
+def _steal(say: Console, title: str, url: str, seed: int) -> Copy:
     import numpy as np  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
-    from guard.selftest.extraction import ModelApi, agreement, steal, surrogate_l1  # noqa: PLC0415
-    from guard.selftest.lab import Digits  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi, steal  # noqa: PLC0415
 
-    api = ModelApi(url)
+    api, rng = ModelApi(url), np.random.default_rng(seed)
     with Progress(console=say, transient=True) as progress:
-        task = progress.add_task(title, total=QUERIES)
-        copy = steal(
-            api.scores, QUERIES, 0.0, 16.0, 64, np.random.default_rng(seed), lambda n: progress.update(task, completed=n)
-        )
+        task = progress.add_task(f"the attacker asks {title}", total=QUERIES)
+        copy = steal(api.scores, QUERIES, 0.0, 16.0, 64, rng, lambda n: progress.update(task, completed=n))
     api.close()
-    stolen = copy.probabilities(Digits(seed).split[4])
-    return Stolen(surrogate_l1(stolen, truth), agreement(stolen, truth), copy.method)
+    return copy
 
 
 def _curl(url: str) -> str:

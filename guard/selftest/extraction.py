@@ -19,7 +19,11 @@ import orjson
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_RIDGES = (1e-6, 1e-4, 1e-3)
+_RIDGES = (1e-6, 1e-4, 1e-3, 1e-2)
+
+
+class Refused(RuntimeError):
+    """The API has refused a query; an attacker goes on with what it has."""
 
 
 class ModelApi:
@@ -43,14 +47,14 @@ class ModelApi:
         """Return the raw answer to the rows `x`, shape (n, d).
 
         Raises:
-            RuntimeError: the answer is not 200.
+            Refused: the answer is not 200.
         """
         tensor = {"name": "x", "datatype": "FP64", "shape": list(x.shape), "data": x.ravel().tolist()}
         self.connection.request("POST", self.path, orjson.dumps({"inputs": [tensor]}), self.headers)
         response = self.connection.getresponse()
         body = response.read()
         if response.status != 200:
-            raise RuntimeError(f"{response.status}: {body[:200].decode(errors='replace')}")
+            raise Refused(f"{response.status}: {body[:200].decode(errors='replace')}")
         return body
 
     def scores(self, x: Floats) -> Floats:
@@ -72,11 +76,13 @@ class Copy:
         weights: shape (k, d + 1), the bias last.
         scale: what inputs are divided by.
         method: how it was fitted.
+        queries: how many answers it was fitted to.
     """
 
     weights: Floats
     scale: float
     method: str
+    queries: int
 
     def probabilities(self, x: Floats) -> Floats:
         """Return the copy's probabilities, shape (n, k)."""
@@ -103,14 +109,21 @@ def steal(
         rng: draws the queries.
         progress: called with the number of queries done.
     Returns:
-        The copy that best foretells answers kept back.
+        The copy that best foretells answers kept back; fitted to fewer answers when the API refuses to go on.
+    Raises:
+        Refused: the very first query was refused.
     """
     x = rng.uniform(low, high, (queries, dimension))
     answers: list[Floats] = []
     for i in range(queries):
-        answers.append(ask(x[i : i + 1])[0])
+        try:
+            answers.append(ask(x[i : i + 1])[0])
+        except Refused:
+            if not answers:
+                raise
+            break
         progress(i + 1)
-    return fit(x, np.array(answers), high)
+    return fit(x[: len(answers)], np.array(answers), high)
 
 
 def fit(x: Floats, y: Floats, scale: float) -> Copy:
@@ -123,17 +136,18 @@ def fit(x: Floats, y: Floats, scale: float) -> Copy:
     """
     known = max(1, len(x) * 4 // 5)
     fits: dict[str, Callable[[Floats, Floats], Floats]] = {
-        f"cross-entropy, ridge {ridge:g}": partial(_cross_entropy, ridge=ridge) for ridge in _RIDGES
+        f"fit, ridge {ridge:g}": partial(_cross_entropy, ridge=ridge) for ridge in _RIDGES
     }
     if (y > 0).all():
         fits["equations"] = _least_squares
 
     def missed(method: str) -> float:
-        trial = Copy(fits[method](x[:known] / scale, y[:known]), scale, method)
-        return surrogate_l1(trial.probabilities(x[known:]), y[known:]) if known < len(x) else 0.0
+        trial = Copy(fits[method](x[:known] / scale, y[:known]), scale, method, known)
+        # Log loss, a proper score: on labels alone the L1 distance would favour copies that are too sure.
+        return -float((_completed(y[known:]) * np.log(trial.probabilities(x[known:]) + 1e-12)).sum())
 
     best = min(fits, key=missed)
-    return Copy(fits[best](x / scale, y), scale, best)
+    return Copy(fits[best](x / scale, y), scale, best, len(x))
 
 
 def surrogate_l1(copy: Floats, model: Floats) -> float:
@@ -165,12 +179,20 @@ def _least_squares(x: Floats, y: Floats) -> Floats:
     return solved.T
 
 
+def _completed(y: Floats) -> Floats:
+    """Turn truncated scores into distributions: what is missing to 1 is spread evenly over the scores that read 0."""
+    target = np.maximum(y, 0.0)
+    missing = np.maximum(1.0 - target.sum(axis=1, keepdims=True), 0.0)
+    dropped = target == 0.0
+    target = target + dropped * missing / np.maximum(dropped.sum(axis=1, keepdims=True), 1)
+    return target / np.maximum(target.sum(axis=1, keepdims=True), 1e-12)
+
+
 def _cross_entropy(x: Floats, y: Floats, ridge: float) -> Floats:
     from scipy.optimize import minimize  # noqa: PLC0415 -- comes with scikit-learn, the demo extra
 
     features = _with_bias(x)
-    target = np.maximum(y, 0.0)
-    target = target / np.maximum(target.sum(axis=1, keepdims=True), 1e-12)
+    target = _completed(y)
     k, d = y.shape[1], features.shape[1]
 
     def loss(flat: Floats) -> tuple[float, Floats]:
