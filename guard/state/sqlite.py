@@ -70,6 +70,7 @@ class SqliteState:
         self._changed: dict[Key, _Row] = {}
         self._digests: dict[tuple[int, bytes], bool] = {}  # whether it is now paid for
         self._wanted: set[Key] = set()
+        self._pinned: set[Key] = set()  # what the batch under way is to bring or to keep
         self._waiting: list[asyncio.Future[None]] = []
         self._ping = False
         self._batch = 1  # number of the batch that is being collected
@@ -142,10 +143,9 @@ class SqliteState:
         names = [(escaped(ledger), escaped(c.budget), escaped(c.scope), c.window_s, c.window(now_s)) for c in charges]
         while True:
             self._check()
-            missing = [key for key in names if key not in self._mirror]
-            if not missing:
+            if all(key in self._mirror for key in names):
                 break
-            self._wanted.update(missing)
+            self._wanted.update(names)  # all of them: those that are there must not leave before the others come
             await self._written()
         rows: list[_Row] = []
         for key in names:
@@ -194,7 +194,7 @@ class SqliteState:
 
     def _collect(self) -> Batch:
         """Turn what has changed into a batch and begin the next one."""
-        batch = Batch(ping=self._ping, wanted=list(self._wanted))
+        batch = Batch(ping=self._ping, wanted=[key for key in self._wanted if key not in self._mirror])
         for row in self._changed.values():
             if row.is_new:
                 window_s, window = row.key[3:]
@@ -206,6 +206,7 @@ class SqliteState:
         if self._forgot_at_s is None or abs(self._now_s - self._forgot_at_s) >= _FORGET_EVERY_S:
             batch.forget_before_s = int(self._now_s)
             self._forgot_at_s = self._now_s
+        self._pinned = self._wanted
         self._changed, self._digests, self._wanted, self._ping = {}, {}, set(), False
         self._batch += 1
         return batch
@@ -217,8 +218,11 @@ class SqliteState:
         for key in outcome.dropped:
             if key in self._mirror and not self._drop(self._mirror[key]):
                 self._mirror[key].is_new = True  # a late charge has changed it since: it is written anew
+        for key in self._pinned & self._mirror.keys():
+            self._mirror.move_to_end(key)
         while len(self._mirror) + self._mirrored_digests > self._max_mirrored:
-            if not self._drop(next(iter(self._mirror.values()))):
+            key = next(iter(self._mirror))
+            if key in self._pinned or not self._drop(self._mirror[key]):
                 break
         # After making room: what has just been read stays until those who want it have been here.
         for key, stored in outcome.stored.items():

@@ -13,7 +13,7 @@ import pytest
 from guard.errors import InvariantError, StateError
 from guard.model.ledger import Admission, Charge, Spend
 from guard.state.redis import RedisState
-from tests.support.valkey import Valkey
+from tests.support.valkey import Valkey, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -120,6 +120,28 @@ async def test_a_killed_server_is_an_error_and_its_restart_refunds_nothing(valke
         assert confirmed <= spent <= confirmed + 150
 
 
+async def test_a_charge_whose_reply_is_lost_is_not_sent_again() -> None:
+    charges = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal charges
+        while data := await reader.read(65536):
+            if b"EVALSHA" in data:
+                charges += 1
+                break
+            writer.write(b"+OK\r\n" * data.count(b"*"))  # what a client says of itself when it connects
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    state = RedisState(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=10.0)
+    with pytest.raises(StateError):
+        await state.charge("m", [rows()], NOW_S)
+    assert charges == 1
+    await state.aclose()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_a_server_that_hangs_is_an_error_and_what_it_took_stays_taken(valkey: Valkey) -> None:
     state = RedisState(valkey.url, timeout_s=0.2)
     await state.charge("m", [rows()], NOW_S)
@@ -192,7 +214,7 @@ async def test_a_caller_that_went_away_disturbs_nobody(state: RedisState) -> Non
 
 
 async def test_cluster(tmp_path: Path) -> None:
-    with Valkey(tmp_path, "--cluster-enabled", "yes") as server:
+    with Valkey(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383").startswith(b"+OK")
         state = RedisState(f"redis+cluster://127.0.0.1:{server.port}")
         await eventually(state.ping)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -252,4 +253,17 @@ async def test_a_scope_larger_than_the_mirror_is_charged_all_the_same(path: Path
         )
         assert {receipt.admission for receipt in receipts} == {Admission.ALLOW}
     assert (await state.spend("m", graded(), NOW_S)) == Spend(20, 20)
+    await state.aclose()
+
+
+async def test_two_scopes_larger_than_the_mirror_do_not_push_each_other_out_for_ever(path: Path) -> None:
+    state = SqliteState(str(path), max_mirrored=5)
+    client, group = graded(*range(20)), replace(graded(*range(20)), scope="group:g")
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            await state.charge("m", [client], NOW_S)
+            await state.charge("m", [group], NOW_S)
+            await state.spend("m", client, NOW_S)  # one is there, the other is not
+            receipt = await state.charge("m", [client, group], NOW_S)
+            assert receipt.spends == (Spend(20, 20), Spend(20, 20))
     await state.aclose()
