@@ -29,7 +29,7 @@ MAX_LABELS: Final = 64
 MAX_ROUTES: Final = 256
 """Routes over the life of the process, all reloads together; likewise."""
 OTHER: Final = "other"
-_PIECE_SAMPLES = 64
+_PIECE_SAMPLES = 32
 
 
 class RouteMetrics:
