@@ -20,7 +20,7 @@ from guard.cli.common import fail
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from guard.selftest.extraction import Copy
+    from guard.selftest.extraction import Floats
 
 HELP = "train a model, guard it, and steal it with and without Guard"
 EPILOG = """example:
@@ -142,7 +142,7 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
     """Steal the model with and without Guard, and print how close the copies come."""
     from rich.table import Table  # noqa: PLC0415
 
-    from guard.selftest.extraction import ModelApi, agreement, surrogate_l1  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi, agreement, fits, surrogate_l1  # noqa: PLC0415
     from guard.selftest.lab import Digits  # noqa: PLC0415
 
     digits = Digits(seed)
@@ -156,10 +156,12 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
     own = digits.fit(own_x, own_y).predict_proba(held_x / 16.0)
     table.add_row("nobody: own labels", "0", f"{agreement(own, truth):.1%}", f"{surrogate_l1(own, truth):.3f}", "")
     for title, url in (("the model itself", upstream), ("through Guard", guarded)):
-        copy = _steal(say, title, url, seed)
-        stolen = copy.probabilities(held_x)
-        cells = (str(copy.queries), f"{agreement(stolen, truth):.1%}", f"{surrogate_l1(stolen, truth):.3f}", copy.method)
-        table.add_row(title, *cells)
+        x, y = _ask(say, title, url, seed)
+        # The best of all copies counts, judged by the truth: no attacker could choose better.
+        copies = [(surrogate_l1(copy.probabilities(held_x), truth), copy) for copy in fits(x, y, 16.0)]
+        distance, best = min(copies, key=lambda pair: pair[0])
+        agreed = agreement(best.probabilities(held_x), truth)
+        table.add_row(title, str(len(x)), f"{agreed:.1%}", f"{distance:.3f}", best.method)
     out.print(table)
     out.print(
         "Equation solving (Tramèr 2016) on a softmax regression with 650 unknowns; measured\n"
@@ -171,18 +173,19 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
     )
 
 
-def _steal(say: Console, title: str, url: str, seed: int) -> Copy:
+def _ask(say: Console, title: str, url: str, seed: int) -> tuple[Floats, Floats]:
+    """Run the attack's queries against one URL."""
     import numpy as np  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
-    from guard.selftest.extraction import ModelApi, steal  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi, harvest  # noqa: PLC0415
 
     api, rng = ModelApi(url), np.random.default_rng(seed)
     with Progress(console=say, transient=True) as progress:
         task = progress.add_task(f"the attacker asks {title}", total=QUERIES)
-        copy = steal(api.scores, QUERIES, 0.0, 16.0, 64, rng, lambda n: progress.update(task, completed=n))
+        done = harvest(api.scores, QUERIES, 0.0, 16.0, 64, rng, lambda n: progress.update(task, completed=n))
     api.close()
-    return copy
+    return done
 
 
 def _curl(url: str) -> str:

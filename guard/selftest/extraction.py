@@ -2,8 +2,7 @@
 
 Source: Tramer, Zhang, Juels, Reiter, Ristenpart, "Stealing Machine Learning Models via Prediction APIs", USENIX Security 2016, sections
 4.1 and 4.3. Differs: besides solving the equations log(p_i / p_0) = (w_i - w_0) x + b_i - b_0 by least squares, a second copy is
-fitted by cross-entropy to whatever scores came, which survives rounding. The fit that best foretells
-a fifth of the attacker's own answers, kept back, is the copy.
+fitted by cross-entropy to whatever scores came, which survives rounding.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class Copy:
         return _softmax(_with_bias(x / self.scale) @ self.weights.T)
 
 
-def steal(
+def harvest(
     ask: Callable[[Floats], Floats],
     queries: int,
     low: float,
@@ -97,8 +96,8 @@ def steal(
     dimension: int,
     rng: np.random.Generator,
     progress: Callable[[int], None] = lambda _: None,
-) -> Copy:
-    """Run the attack with uniform random queries, one row each.
+) -> tuple[Floats, Floats]:
+    """Ask uniform random queries, one row each, until they are answered or the API refuses to go on.
 
     Args:
         ask: rows of shape (n, d) -> scores of shape (n, k).
@@ -109,7 +108,7 @@ def steal(
         rng: draws the queries.
         progress: called with the number of queries done.
     Returns:
-        The copy that best foretells answers kept back; fitted to fewer answers when the API refuses to go on.
+        (queries that were answered, shape (m, d); their scores, shape (m, k)), m <= queries.
     Raises:
         Refused: the very first query was refused.
     """
@@ -123,31 +122,29 @@ def steal(
                 raise
             break
         progress(i + 1)
-    return fit(x[: len(answers)], np.array(answers), high)
+    return x[: len(answers)], np.array(answers)
 
 
-def fit(x: Floats, y: Floats, scale: float) -> Copy:
-    """Fit copies to answers and return the one that reproduces them best.
+def fits(x: Floats, y: Floats, scale: float) -> list[Copy]:
+    """Fit copies in every way that has worked against some defence; whoever measures takes the best.
 
     Args:
         x: queries, shape (n, d).
-        y: scores that came back, shape (n, k); rounded or truncated ones too.
+        y: scores that came back, shape (n, k); rounded, truncated or label-only ones too.
         scale: what inputs are divided by, so that features are of order one.
     """
-    known = max(1, len(x) * 4 // 5)
-    fits: dict[str, Callable[[Floats, Floats], Floats]] = {
-        f"fit, ridge {ridge:g}": partial(_cross_entropy, ridge=ridge) for ridge in _RIDGES
-    }
-    if (y > 0).all():
-        fits["equations"] = _least_squares
-
-    def missed(method: str) -> float:
-        trial = Copy(fits[method](x[:known] / scale, y[:known]), scale, method, known)
-        # Log loss, a proper score: on labels alone the L1 distance would favour copies that are too sure.
-        return -float((_completed(y[known:]) * np.log(trial.probabilities(x[known:]) + 1e-12)).sum())
-
-    best = min(fits, key=missed)
-    return Copy(fits[best](x / scale, y), scale, best, len(x))
+    copies: list[Copy] = []
+    graded = y.max(axis=1) < 1.0
+    parts = {"": np.ones(len(y), dtype=bool)}
+    if 0 < graded.sum() < len(y):
+        # Beside graded answers, bare labels pull a copy towards being too sure.
+        parts[" to graded answers"] = graded
+    for part, chosen in parts.items():
+        px, py = x[chosen] / scale, y[chosen]
+        copies += [Copy(_cross_entropy(px, py, r), scale, f"fit{part}, ridge {r:g}", len(px)) for r in _RIDGES]
+        if (py > 0).all():
+            copies.append(Copy(_least_squares(px, py), scale, "equations" + part, len(px)))
+    return copies
 
 
 def surrogate_l1(copy: Floats, model: Floats) -> float:
