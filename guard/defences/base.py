@@ -115,8 +115,8 @@ def keep_top(scores: Floats, top: Ints) -> Floats:
 
     Returns:
         Shape (n, k), `scores` itself when nothing had to change. A row holds the same values, but for a tie: there the
-        scores that stand before `top` lose their last bit (a tie at 0 is parted by raising `top` to the least positive
-        number).
+        scores that stand before `top` lose their last bit (in a row with nothing below 0, a tie at 0 is parted by
+        raising `top` to the least positive number).
 
     >>> keep_top(np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]), np.array([2, 1])).round(3)
     array([[0.2, 0.3, 0.5],
@@ -130,8 +130,8 @@ def keep_top(scores: Floats, top: Ints) -> Floats:
     for row in wrong:
         best = result[row, top[row]]
         tied = np.flatnonzero(result[row, : top[row]] == best)
-        if tied.size and best == 0:
-            result[row, top[row]] = np.nextafter(0.0, 1.0)
+        if best == 0 and result[row].min() >= 0:
+            result[row, top[row]] = np.nextafter(0.0, 1.0) if tied.size else 0.0
         else:
             result[row, tied] = np.nextafter(best, -np.inf)
     return result

@@ -56,7 +56,7 @@ class Noise(Defence, frozen=True):
 
     kind: Literal["noise"] = "noise"
     mechanism: Literal["gaussian", "laplace"] = "gaussian"
-    scale: float = Field(ge=1e-9, le=1e9)
+    scale: float = Field(ge=1e-9, le=1e9, examples=[0.02])
     reuse: Reuse = "query"
     keep_argmax: bool = True
     renormalise: bool = True
@@ -106,10 +106,8 @@ class Noise(Defence, frozen=True):
         radius *= -2.0 * scale * scale
         np.sqrt(radius, out=radius)
         angle = single[:, half:] * _TURN
-        normal = np.empty(u.shape, dtype=np.float32)
-        np.multiply(radius, np.cos(angle), out=normal[:, :half])
-        np.multiply(radius, np.sin(angle), out=normal[:, half:])
-        return normal[:, :k]
+        normal = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+        return normal if normal.shape[1] == k else normal[:, :k]
 
     def _bound(self, units: Floats, batch: Batch, grain: float) -> Floats:
         """Turn whole units into scores of the batch's kind again; may reuse `units`."""
@@ -131,6 +129,8 @@ class Noise(Defence, frozen=True):
             if whole:
                 units -= units.max(axis=1, keepdims=True)
                 units -= np.log(np.exp(units).sum(axis=1, keepdims=True))
+            else:
+                units -= np.maximum(units.max(axis=1, keepdims=True), 0.0)
             return np.minimum(units, 0.0)
         return units
 

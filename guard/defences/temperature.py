@@ -35,7 +35,7 @@ class Temperature(Defence, frozen=True):
     suits: ClassVar[frozenset[Kind]] = frozenset({"probabilities", "logits", "logprobs", "labels"})
 
     kind: Literal["temperature"] = "temperature"
-    t: float = Field(ge=1e-3, le=1e3)
+    t: float = Field(ge=1e-3, le=1e3, examples=[2.0])
 
     def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
         """Return the tempered scores; dropped ones stay 0."""

@@ -35,7 +35,7 @@ class TopK(Defence, frozen=True):
     instead: ClassVar[str] = "drop top_k here, or let the model answer probabilities"
 
     kind: Literal["top_k"] = "top_k"
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, examples=[3])
 
     def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
         """Drop all but the k greatest scores; `batch` itself when rows are no longer than that."""
@@ -51,8 +51,9 @@ class TopK(Defence, frozen=True):
 def _greatest(scores: Floats, k: int) -> Bools:
     """Mark the k greatest scores of each row, shape (n, width) with width > k; the first of equal ones."""
     n, width = scores.shape
-    border = np.partition(scores, width - k, axis=1)[:, width - k]
-    kept = scores >= border[:, None]
+    ordered = scores.copy()
+    ordered.partition(width - k, axis=1)
+    kept = scores >= ordered[:, width - k, None]
     if np.count_nonzero(kept) != n * k:
         kept = np.zeros((n, width), dtype=np.bool_)
         kept[np.arange(n)[:, None], (-scores).argsort(axis=1, kind="stable")[:, :k]] = True

@@ -182,9 +182,8 @@ class _Run:
         if self.kind == "probabilities":
             scores = np.maximum(scores, 0.0)
             if complete:
-                off = np.add.reduce(scores, axis=1)
-                off -= 1.0
-                complete = bool(np.abs(off, out=off).max(initial=0.0) <= _SUM_TOLERANCE)
+                off = np.abs(np.add.reduce(scores, axis=1) - 1.0)
+                complete = not np.count_nonzero(off > _SUM_TOLERANCE)
         before = Batch(scores, scores.argmax(axis=1), self.kind, complete)
         after = self._steps(before, self.rng if rows is None else _Picked(self.rng, rows), number)
         self.rows += len(scores)

@@ -1,0 +1,148 @@
+"""Defences on any distribution: argmax, sums, error bounds, monotone levels."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from guard.defences.base import apportion, keep_top
+from guard.defences.grid import Grid
+from guard.defences.levels import Levels
+from guard.defences.noise import Noise
+from guard.defences.round import Round
+from guard.defences.temperature import Temperature
+from guard.defences.top_k import TopK
+from guard.model.arrays import Floats
+from tests.support.randomness import Seeded, batch_of
+
+WEIGHTS = st.one_of(
+    st.integers(0, 4).map(float),  # ties, zeros
+    st.floats(0, 1),
+    st.sampled_from([1e-12, 1 / 3, 0.5 - 1e-9, 0.5, 0.5 + 1e-9]),
+)
+
+
+@st.composite
+def simplex(draw: st.DrawFn, *, min_classes: int = 2) -> Floats:
+    """Distributions, shape (n, k), many of them with ties and zeros."""
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(min_classes, 12)))
+    weights = draw(hnp.arrays(np.float64, shape, elements=WEIGHTS))
+    weights[:, 0] += weights.sum(axis=1) < 1e-6
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@given(simplex(), st.integers(0, 12))
+def test_rounding_keeps_argmax_sum_and_a_unit_of_error(scores: Floats, decimals: int) -> None:
+    before = batch_of(scores)
+    after = Round(decimals=decimals).apply(before, Seeded(len(scores)), b"").scores
+    unit = 10.0**-decimals
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    assert np.allclose(after.sum(axis=1), 1, atol=1e-9)
+    assert after.min() >= 0
+    # Half a unit to the nearest, one unit for the sum's repair, one more to part a tie.
+    assert np.abs(after - scores).max() <= 2.5 * unit + 1e-9
+    assert np.allclose(after * 10.0**decimals, np.rint(after * 10.0**decimals), atol=1e-3)
+
+
+@given(simplex(), st.integers(1, 6))
+def test_rounding_a_truncated_row_is_plain(scores: Floats, decimals: int) -> None:
+    before = batch_of(scores, complete=False)
+    after = Round(decimals=decimals).apply(before, Seeded(len(scores)), b"").scores
+    others = np.ones(scores.shape, dtype=np.bool_)
+    others[np.arange(len(scores)), before.top] = False
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    moved = np.abs(after - scores)
+    assert moved.max() <= 1.5 * 10.0**-decimals + 1e-9
+    assert (moved[others] <= 1.0 * 10.0**-decimals + 1e-9).all()
+
+
+@given(simplex(), st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.2, 1 / 3, 0.5, 1.0]))
+def test_the_grid_sums_to_one_and_its_top_is_alone(scores: Floats, step: float) -> None:
+    before = batch_of(scores)
+    after = Grid(step=step).apply(before, Seeded(len(scores)), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    assert ((after == after.max(axis=1, keepdims=True)).sum(axis=1) == 1).all()
+    assert np.abs(after - scores).max() <= step + 2e-3
+
+
+@given(simplex(), st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6, unique=True))
+def test_levels_ascend_with_the_top_score(scores: Floats, levels: list[float]) -> None:
+    chosen = tuple(sorted({*levels, 0.95}))
+    before = batch_of(scores)
+    after = Levels(levels=chosen).apply(before, Seeded(len(scores)), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    order = scores.max(axis=1).argsort(kind="stable")
+    assert (np.diff(after.max(axis=1)[order]) >= 0).all()
+    assert np.isin(after.max(axis=1), chosen).all()
+
+
+@given(simplex(), st.integers(1, 12))
+def test_truncation_keeps_the_greatest(scores: Floats, k: int) -> None:
+    before = batch_of(scores)
+    after = TopK(k=k).apply(before, Seeded(len(scores)), b"")
+    assert np.array_equal(after.scores.argmax(axis=1), before.top)
+    if after.kept is not None:
+        assert (after.kept.sum(axis=1) == k).all()
+        for row, kept in zip(scores, after.kept, strict=True):
+            assert row[kept].min() >= row[~kept].max()
+
+
+@given(simplex(), st.floats(1e-3, 1e3))
+def test_tempered_rows_are_distributions_in_the_same_order(scores: Floats, t: float) -> None:
+    before = batch_of(scores)
+    after = Temperature(t=t).apply(before, Seeded(len(scores)), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    for row, tempered in zip(scores, after, strict=True):
+        assert (np.diff(tempered[row.argsort(kind="stable")]) >= -1e-12).all()
+
+
+@given(simplex(), st.floats(1e-4, 10), st.sampled_from(["gaussian", "laplace"]), st.integers(0, 2**32 - 1))
+def test_noisy_rows_are_distributions_with_the_same_top(
+    scores: Floats, scale: float, mechanism: str, seed: int
+) -> None:
+    before = batch_of(scores)
+    spec = Noise.model_validate({"kind": "noise", "mechanism": mechanism, "scale": scale})
+    after = spec.apply(before, Seeded(len(scores), seed), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert after.min() >= 0
+    assert np.array_equal(after.argmax(axis=1), before.top)
+
+
+@given(simplex(), st.integers(0, 9), st.integers(1, 5), st.sampled_from([0.001, 0.05, 1.0]))
+def test_noise_truncation_and_rounding_in_a_row_keep_the_top(
+    scores: Floats, decimals: int, k: int, scale: float
+) -> None:
+    batch = batch_of(scores)
+    for spec in (Noise(scale=scale), TopK(k=k), Round(decimals=decimals)):
+        batch = spec.apply(batch, Seeded(len(scores)), b"")
+    assert np.array_equal(batch.scores.argmax(axis=1), scores.argmax(axis=1))
+
+
+@given(
+    hnp.arrays(
+        np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0])
+    ),
+    st.data(),
+)
+def test_any_column_can_be_made_the_top(scores: Floats, data: st.DataObject) -> None:
+    top = data.draw(hnp.arrays(np.int64, len(scores), elements=st.integers(0, scores.shape[1] - 1)))
+    kept = keep_top(scores, top)
+    assert np.array_equal(kept.argmax(axis=1), top)
+    assert np.allclose(np.sort(kept, axis=1), np.sort(scores, axis=1))
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=st.floats(-1, 1)), st.data())
+def test_apportioned_units_add_up(remainders: Floats, data: st.DataObject) -> None:
+    n, k = remainders.shape
+    units = data.draw(hnp.arrays(np.float64, n, elements=st.integers(-k, k).map(float)))
+    moves = apportion(remainders, units)
+    assert np.array_equal(moves.sum(axis=1), units)
+    assert np.isin(moves, [-1, 0, 1]).all()
+    for row, move, due in zip(remainders * np.sign(units)[:, None], moves != 0, units, strict=True):
+        if 0 < abs(due) < k:
+            assert row[move].min() >= row[~move].max()
