@@ -99,6 +99,12 @@ class Handler:
         """Who asks."""
         x.client = x.active.identity.identify(x.call.headers, x.peer)
 
+    def client_of(self, x: Exchange) -> Client:
+        """Return the client; in shadow, one whose credential is unknown goes by its address."""
+        if x.client is None:
+            x.client = x.active.identity.by_address(x.call.headers, x.peer)
+        return x.client
+
     def read(self, x: Exchange) -> None:
         """Decode the body to queries; a body that shadow could not read is one opaque row."""
         decode_content(x.call, x.active.plan.limits.body_bytes)
@@ -121,7 +127,7 @@ class Handler:
         if not x.route.budgets:
             return
         queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
-        client = x.client or Client(x.peer, x.peer, "address")
+        client = self.client_of(x)
         watched = tuple(b for b in x.route.budgets if b.mode == "shadow")
         if watched and x.route.mode == "enforce":
             await self.watch(x, client, queries)
@@ -188,8 +194,7 @@ class Handler:
         """Run the defences over the predictions."""
         if x.answer is None or x.reading is None:
             return
-        name = x.client.name if x.client is not None else x.peer
-        noise = QueryNoise(self.secret, x.route.ledger, name, x.reading.queries, x.route.inputs)
+        noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, x.reading.queries, x.route.inputs)
         x.report = release(x.route.defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only)
 
     def render(self, x: Exchange) -> None:

@@ -72,6 +72,10 @@ async def serve(settings: Settings) -> None:
     active = settings.load()
     plans = Plans(settings.load, lambda ok, message: _reloaded(metrics, plans, ok, message), active)
     metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
+    for warning in active.plan.warnings:
+        log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
+    for text in active.identity.warnings:
+        log.warning("%s", text)
     secret = load_secret(settings.state, settings.secret_file)
     listener = bind(*settings.listen)
     admin_listener = bind(*settings.admin) if settings.admin is not None else None

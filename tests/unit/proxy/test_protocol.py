@@ -200,11 +200,11 @@ async def test_a_client_that_does_not_read_is_cut_off(guarded: Guarded) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         await until(lambda: bool(connections(server)))
         connection = connections(server)[0]
+        connection.in_head = False
         connection.pause_writing()
         connection.sweep(connection.loop.time() + STALLED_S - 1)
         assert not connection.transport.is_closing()
         connection.resume_writing()
-        connection.in_head = False
         connection.sweep(connection.loop.time() + STALLED_S + 1)
         assert not connection.transport.is_closing()
         connection.pause_writing()
