@@ -24,7 +24,7 @@ EPILOG = """examples:
   guard check balanced strict --api torchserve        # presets by name
   guard check --format json policies/*.yaml           # for CI; exit 2 when any has a problem
 """
-_SECRET_LINE = re.compile(r"(\bvalue\s*:\s*)(?!\{)\S.*")
+_SECRET_LINE = re.compile(r"(\bvalue[\"']?\s*:\s*)(?!\{)\S.*")
 
 
 @dataclass(frozen=True, slots=True)

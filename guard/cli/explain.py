@@ -175,10 +175,13 @@ def _show_steps(out: Console, result: Explanation) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title="steps", title_justify="left", expand=True)
-    for column, ratio in (("phase", 2), ("step", 4), ("what it does and costs", 7), ("here", 4)):
-        table.add_column(column, ratio=ratio, overflow="fold")
+    table = Table(title="steps", title_justify="left")
+    table.add_column("phase", no_wrap=True)
+    for column in ("step", "what it does and costs", "here"):
+        table.add_column(column, overflow="fold")
     for step in result.steps:
+        if step.phase == "admit":
+            continue  # the budgets have a table of their own
         does = Text(step.does)
         if step.costs:
             does.append(f"\n{step.costs}", style="dim")

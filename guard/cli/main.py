@@ -56,8 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None takes the process's.
     """
+    return guarded(lambda: _dispatch(list(sys.argv[1:] if argv is None else argv)))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work; return its exit code, or the one that what it raised stands for."""
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = work()
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED

@@ -43,8 +43,10 @@ def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
     Args:
         policy: what the file says, `extends` resolved.
         api: the API of routes that name none (`serve --api`).
+
     Returns:
         The plan, with warnings.
+
     Raises:
         PolicyError: every contradiction at once, with paths.
     """
@@ -216,12 +218,12 @@ def _endpoints(route: Route, codec: Codec) -> tuple[OpenEndpoint, ...]:
 def _check_ledgers(policy: Policy) -> list[Problem]:
     """Routes that share a ledger must agree on what a budget of the same name allows."""
     problems: list[Problem] = []
-    first: dict[tuple[str, Mode, str], Budget] = {}
+    first: dict[tuple[str, Mode, str], tuple[int, Budget]] = {}
     for index, route in enumerate(policy.routes):
         for i, budget in enumerate(route.budgets):
             mode = _effective(route.mode or policy.mode, budget.mode)
-            known = first.setdefault((route.ledger or route.name, mode, budget.name), budget)
-            if known.model_copy(update={"mode": budget.mode}) != budget:
+            owner, known = first.setdefault((route.ledger or route.name, mode, budget.name), (index, budget))
+            if owner != index and known.model_copy(update={"mode": budget.mode}) != budget:
                 at = f"routes[{index}].budgets[{i}]"
                 problems.append(
                     Problem(

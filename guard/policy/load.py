@@ -50,8 +50,10 @@ def load_plan(source: str | Path, *, api: str | None, env: Mapping[str, str]) ->
         source: a preset's name or a path.
         api: the API of routes that name none.
         env: environment variables, for `{env: NAME}`.
+
     Returns:
         The plan; its warnings carry lines, its `files` are what a watcher must watch.
+
     Raises:
         PolicyError: every mistake that was found, with file, line, path and hint.
     """
@@ -78,6 +80,7 @@ def load_policy(source: str | Path, *, env: Mapping[str, str]) -> Loaded:
     Args:
         source: a preset's name or a path.
         env: environment variables, for `{env: NAME}`.
+
     Raises:
         PolicyError: every mistake that was found, with file, line, path and hint.
     """

@@ -34,6 +34,7 @@ def find_policy(source: str | Path, directory: Path | None = None) -> Path:
     Args:
         source: a preset's bare name, which wins over a file of that name, or a path.
         directory: what relative paths are relative to; None is the working directory.
+
     Raises:
         PolicyError: neither a preset nor a file.
     """

@@ -62,12 +62,14 @@ def problems_of(error: ValidationError, data: object) -> list[Problem]:
     for details in error.errors(include_url=False):
         steps, in_union = _steps(details["loc"], data)
         problem = _problem(details, steps)
-        found.setdefault(problem.path, []).append((in_union, problem))
+        # pydantic counts only valid members, so a list with a bad one can seem too short.
+        counted = details["type"] == "too_short" and len(cast("list[object]", details["input"])) > 0
+        found.setdefault(problem.path, []).append((in_union or counted, problem))
     return [_join(path, entries) for path, entries in found.items() if not _outdone(path, entries, found)]
 
 
 def _outdone(path: str, entries: list[tuple[bool, Problem]], found: Mapping[str, object]) -> bool:
-    """Say whether another branch of the same union came further, so that its problem lies deeper and says more."""
+    """Say whether a problem further down says more: another branch of the same union came further."""
     return all(in_union for in_union, _ in entries) and any(
         other.startswith((f"{path}[", f"{path}.")) for other in found
     )
@@ -152,6 +154,8 @@ def _problem(details: ErrorDetails, steps: list[Step]) -> Problem:
     match details["type"]:
         case "extra_forbidden":
             problem = _unknown_key(details["loc"], str(steps[-1]), path)
+        case "value_error":
+            problem = Problem(f"{name}: {context['error']}", path)
         case _ if isinstance(details["input"], Reference):
             message = f"{name}: {{{details['input'].source}: ...}} can stand only where a secret is expected"
             problem = Problem(message, path, hint="write the value itself")
@@ -161,8 +165,6 @@ def _problem(details: ErrorDetails, steps: list[Step]) -> Problem:
             problem = Problem(f"{name} needs a kind", path, hint=f"known: {', '.join(sorted(_tags(details['loc'])))}")
         case "literal_error":
             problem = _not_listed(details["input"], str(context["expected"]), name, path)
-        case "value_error":
-            problem = Problem(f"{name}: {context['error']}", path)
         case kind:
             said = details["msg"]
             words = _WORDS.get(kind, said[:1].lower() + said[1:].replace("{", "{{").replace("}", "}}"))

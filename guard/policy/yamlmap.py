@@ -59,26 +59,27 @@ class _Frame:
     ignored: set[str] = field(default_factory=set[str])
 
 
-def read_yaml(text: str, file: str) -> Node:
+def read_yaml(text: str, file: str, loader: type = _LOADER) -> Node:
     """Read one document.
 
     Args:
         text: the file's text.
         file: its name, for messages and nodes.
+        loader: PyYAML's, in C or in Python.
+
     Raises:
         PolicyError: what cannot be read, with line and column; all duplicate keys at once.
     """
     try:
-        events = cast("Iterator[yaml.Event]", yaml.parse(text, Loader=_LOADER))  # pyright: ignore[reportUnknownMemberType]
+        events = cast("Iterator[yaml.Event]", yaml.parse(text, Loader=loader))  # pyright: ignore[reportUnknownMemberType]
         return _Builder(file).build(events)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         what = " ".join(str(part) for part in (error.context, error.problem) if part)
         message = f"this is not YAML: {what} (column {column})"
-        hint = (
-            "indent with spaces" if "\\t" in what else "a text that holds ': ', '#' or starts with a sign needs quotes"
-        )
+        tab = re.match(r"\s*\t", "".join(text.splitlines()[line - 1 : line]))
+        hint = "indent with spaces" if tab else "a text that holds ': ' or '#', or starts with a sign, needs quotes"
         raise PolicyError([Problem(message, line=line, hint=hint, file=file)], file) from error
     except yaml.YAMLError as error:
         raise PolicyError([Problem("this is not YAML: it holds a control character", file=file)], file) from error
@@ -147,7 +148,7 @@ class _Builder:
         frame.key, frame.key_line = value, line
         if value in frame.items:
             first = frame.items[value].line
-            path = path_of([*self._steps(), value])
+            path = path_of(self._steps())
             self.problems.append(
                 Problem(f"{value} stands here twice", path, line, f"first on line {first}: keep one", self.file)
             )
@@ -167,8 +168,9 @@ class _Builder:
 
     def _steps(self) -> list[Step]:
         steps: list[Step] = []
-        for frame in self.stack[:-1]:
-            steps.append(len(frame.items) if isinstance(frame.items, list) else frame.key or "")
+        for frame in self.stack:
+            step = len(frame.items) if isinstance(frame.items, list) else frame.key
+            steps += [] if step is None else [step]
         return steps
 
     def _fatal(self, message: str, line: int, hint: str) -> PolicyError:
