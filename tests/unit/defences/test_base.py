@@ -30,6 +30,11 @@ def test_every_tie_before_the_top_is_parted_by_a_last_bit(value: float) -> None:
     assert np.abs(kept - value).max() < 1e-15
 
 
+def test_a_tie_at_zero_never_makes_a_positive_logprob_or_a_negative_probability() -> None:
+    assert keep_top(np.array([[0.0, 0.0, -1.0]]), np.array([1])).max() == 0
+    assert keep_top(np.array([[0.0, 0.0, 0.0]]), np.array([1])).min() == 0
+
+
 def test_a_swap_that_leaves_a_tie_is_parted_too() -> None:
     assert keep_top(np.array([[0.4, 0.4, 0.2]]), np.array([2])).argmax(axis=1).tolist() == [2]
 

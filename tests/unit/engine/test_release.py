@@ -162,11 +162,12 @@ def test_copies_get_the_same_release() -> None:
 
 
 def test_other_matrices_get_noise_of_their_own() -> None:
-    doc = Doc().add(SCORES).add(SCORES[:, ::-1]).add(SCORES[::-1])
-    doc.run(Noise(scale=0.01))
-    shifts = [doc.scores(0) - SCORES, doc.scores(1) - SCORES[:, ::-1], doc.scores(2) - SCORES[::-1]]
-    assert not np.allclose(shifts[0], shifts[1], atol=1e-3)
-    assert not np.allclose(shifts[0], shifts[2], atol=1e-3)
+    doc = Doc().add(SCORES).add(SCORES + 1).add(SCORES + 2)
+    doc.run(Noise(scale=0.01), kind="value")
+    noises = [doc.scores(i) - SCORES - i for i in range(3)]
+    assert all(0 < np.abs(noise).max() < 0.06 for noise in noises)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not np.isclose(noises[one], noises[other], atol=1e-6).any()
 
 
 def test_a_row_gets_the_same_noise_alone_and_split_off_in_a_matrix_of_its_own() -> None:
@@ -181,10 +182,19 @@ def test_a_row_gets_the_same_noise_alone_and_split_off_in_a_matrix_of_its_own() 
 
 
 def test_a_second_matrix_for_some_rows_has_noise_of_its_own() -> None:
-    doc = Doc().add(SCORES).add(SCORES[[1, 4]][:, ::-1], rows=[1, 4]).add(SCORES[[1, 4]][:, ::-1], rows=[1, 4])
-    doc.run(Noise(scale=0.01))
-    assert not np.allclose(doc.scores(1)[:, ::-1], doc.scores(0)[[1, 4]], atol=1e-3)
-    assert np.array_equal(doc.scores(1), doc.scores(2))
+    some = SCORES[[1, 4]] + 1
+    doc = Doc().add(SCORES).add(some, rows=[1, 4]).add(some, rows=[1, 4]).add(some, rows=[4, 1])
+    doc.run(Noise(scale=0.01), kind="value")
+    first, second, copy, crossed = (doc.scores(i) for i in range(4))
+    assert not np.isclose(second - some, (first - SCORES)[[1, 4]], atol=1e-6).any()
+    assert np.array_equal(second, copy)
+    assert not np.isclose(crossed - some, (second - some)[::-1], atol=1e-6).any()
+
+
+def test_the_first_matrix_that_covers_a_row_speaks_for_it() -> None:
+    doc = Doc(3).add([[0.91, 0.09], [0.81, 0.19]], rows=[0, 1]).add([[0.4, 0.6], [0.29, 0.71]], rows=[1, 2])
+    doc.add([[0.91], [0.81], [0.71]], "top_score").run(Round(decimals=1))
+    assert doc.scores(2).tolist() == [[0.9], [0.8], [0.7]]
 
 
 def test_a_repeated_top_score_takes_the_released_one() -> None:
@@ -216,9 +226,10 @@ def test_a_top_score_alone_is_rounded_like_any_other() -> None:
     doc = Doc(2).add([[0.876], [0.512]], "top_score")
     doc.run(Round(decimals=1))
     assert doc.scores().tolist() == [[0.9], [0.5]]
-    noisy = Doc(2).add([[0.876], [0.512]], "top_score")
-    noisy.run(Noise(scale=0.01))
-    assert np.allclose(noisy.scores(), [[0.876], [0.512]], atol=0.06)  # a lone score is not made 1
+    for scores in ([[0.876], [0.512]], [[0.99], [0.985]]):
+        noisy = Doc(2).add(scores, "top_score")
+        noisy.run(Noise(scale=0.001))
+        assert np.allclose(noisy.scores(), scores, atol=0.006)  # a lone score is no distribution that noise makes 1
 
 
 def test_labels_are_rewritten_only_when_one_changed() -> None:
