@@ -81,8 +81,11 @@ class Codec(Protocol):
 
     name: ClassVar[str]
     """YAML `api: NAME`."""
-    endpoints: tuple[Endpoint, ...]
-    """Everything the API is known to have; what is not listed is closed."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Everything the API is known to have; what is not listed is closed."""
+        ...
 
     def read(self, call: Call) -> Reading:
         """Decode a request on a scoring endpoint.
