@@ -60,10 +60,18 @@ def test_scores_are_defended_whatever_the_client_asks(documents: tuple[Document,
     assert ((np.array(through["predict_proba"]) > 0).sum(axis=1) <= 3).all()
 
 
-@pytest.mark.parametrize("call", ["both", "reversed", "gzip_both", "default_outputs"])
+@pytest.mark.parametrize("call", ["both", "reversed", "gzip_both"])
 def test_labels_go_through(documents: tuple[Document, Document], call: str) -> None:
     direct, through = (document[call]["arrays"] for document in documents)
     assert through["predict"] == direct["predict"]
+
+
+def test_binary_answers_are_refused_clearly(documents: tuple[Document, Document]) -> None:
+    # Without named outputs tritonclient asks for binary tensors.
+    direct, through = documents
+    assert "arrays" in direct["default_outputs"]
+    assert through["default_outputs"]["error"]["status"] == "415"
+    assert "binary_data" in through["default_outputs"]["error"]["message"]
 
 
 def test_shapes_names_and_ids_are_the_servers(documents: tuple[Document, Document]) -> None:
