@@ -1,4 +1,7 @@
-"""What the shell must provide to the core: a state, an upstream and a clock. Adapters live in `state/` and `upstream/`."""
+"""What the shell must provide to the core: a state, an upstream and a clock.
+
+Adapters live in `state/` and `upstream/`.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ class Upstream(Protocol):
             headers: end-to-end headers; the adapter adds `host`, `content-length` and `accept-encoding: identity`.
             body: at most the policy's bound.
             timeout_s: for everything from taking a connection to the reply's last byte.
+
         Raises:
             UpstreamError: 502 or 504; `reached` is False only if upstream certainly saw nothing of the request.
         """

@@ -1,24 +1,29 @@
 """Values of budget accounting: what is charged, and what came of it.
 
-A **ledger** holds counters per (budget, scope, window). Windows are fixed and UTC-aligned: window `w` of length `s` seconds
-covers `[w*s, (w+1)*s)`; length 0 means one window for ever. Every counter has two integers:
+A **ledger** holds counters per (budget, scope, window). Windows are fixed and UTC-aligned: window `w` of length `s`
+seconds covers `[w*s, (w+1)*s)`; length 0 means one window for ever. Every counter has two integers:
 
 * `spent`: what counts against `limit`;
 * `total`: everything charged, label-only rows included; counts against `hard_limit`.
 
 One call charges several `Charge`s of one ledger atomically. For each, with the counter's present values:
 
-1. *need* is `amount`, or for a **distinct** charge (one with `digests`) the number of digests, each counted once, that the
-   scope has not yet paid for in this window.
+1. *need* is `amount`, or for a **distinct** charge (one with `digests`) the number of digests, each counted once, that
+   the scope has not yet paid for in this window.
 2. `spent + need <= limit`: it fits.
-3. Otherwise `then: deny`: the call is denied. `then: label_only`: it is label-only, or denied when there is a `hard_limit` and
-   `total + amount > hard_limit`. (A charge that fits is never stopped by the hard limit; the policy demands hard_limit >= limit.)
+3. Otherwise `then: deny`: the call is denied. `then: label_only`: it is label-only, or denied when there is a
+   `hard_limit` and `total + amount > hard_limit`. (A charge that fits is never stopped by the hard limit; the policy
+   demands hard_limit >= limit.)
 
 Denied by any: nothing is charged anywhere. Otherwise everything is charged at once:
 
 * a plain charge that fits adds `amount` to `spent` and `total`; one that is label-only adds `amount` to `total` alone;
-* a distinct charge, when no charge of the call is label-only, remembers its new digests and adds their number to `spent` and
-  `total` (a repeat is free); when any is label-only, it costs no graded answer: `amount` is added to `total` alone, and no digest is remembered.
+* a distinct charge, when no charge of the call is label-only, remembers its new digests and adds their number to
+  `spent` and `total` (a repeat is free); when any is label-only, it costs no graded answer: `amount` is added to
+  `total` alone, and no digest is remembered.
+
+The receipt says what each counter was increased by. A refund takes off just that, never below zero, and forgets the new
+digests; a counter that is gone stays gone.
 """
 
 from __future__ import annotations
@@ -92,10 +97,12 @@ class Receipt:
         admission: the strictest of all charges.
         binding: index of the first charge that denied or made it label-only; None when all fit.
         spends: each charge's counter after the call (before it, when denied).
-        fresh: for each charge the digests that were newly remembered; empty for plain ones. A refund removes them.
+        charged: what each charge's counter was increased by; zeros when denied. A refund takes it off.
+        fresh: for each charge the digests that were newly remembered; empty for plain ones. A refund forgets them.
     """
 
     admission: Admission
     binding: int | None
     spends: tuple[Spend, ...]
-    fresh: tuple[tuple[bytes, ...], ...] = ()
+    charged: tuple[Spend, ...]
+    fresh: tuple[tuple[bytes, ...], ...]

@@ -231,6 +231,7 @@ class Handler:
             return
         try:
             await self.state.refund(x.route.ledger, x.charges, x.receipt, x.now_s)
+            x.receipt = None  # nothing of it is charged any more
         except StateError:
             self.metrics.state_error()
 
@@ -252,9 +253,8 @@ class Handler:
             if x.report.top1_changed:
                 metrics.top1_changed(x.report.top1_changed)
         if x.receipt is not None:
-            for charge, spend in zip(x.charges, x.receipt.spends, strict=True):
-                if x.receipt.admission is not Admission.DENY:
-                    metrics.charge(charge.budget, charge.amount)
+            for charge, spend, charged in zip(x.charges, x.receipt.spends, x.receipt.charged, strict=True):
+                metrics.charge(charge.budget, charged.spent)
                 metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)

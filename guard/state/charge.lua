@@ -5,8 +5,8 @@
 --   {1, (spent, total, digests or -1)...}                                               a refund
 -- ARGV[2]: all digests of all calls, 16 bytes each, in the order of the calls; those of one claim differ from each other.
 -- KEYS: per claim its counter (a hash of s: spent, t: total), and if it has digests the set of those paid for.
--- Returns a JSON list of integers: per charge admission, binding or -1, and per claim spent, total, n, and the places of the n new
--- digests among the claim's own, from 0. A refund returns nothing.
+-- Returns a JSON list of integers: per charge admission, binding or -1, and per claim spent, total, what was added to
+-- each of the two, n, and the places of the n new digests among the claim's own, from 0. A refund returns nothing.
 --
 -- Integers stay below 2^53, where a Lua number is exact; `%.0f` writes them so, which tostring would not.
 
@@ -53,7 +53,7 @@ end
 
 local function read_claim(call, at)
   local claim = {limit = call[at], amount = call[at + 1], label_only = call[at + 2] == 1, hard_limit = call[at + 3],
-    ttl_ms = call[at + 4], key = next_key(), fresh = {}, places = {}}
+    ttl_ms = call[at + 4], key = next_key(), fresh = {}, places = {}, paid = 0, owed = 0}
   claim.spent, claim.total, claim.absent = read(claim.key)
   claim.need = claim.amount
   if call[at + 5] >= 0 then
@@ -90,6 +90,7 @@ local function apply(claim, admission)
   elseif claim.set then
     paid, claim.places = 0, {}
   end
+  claim.paid, claim.owed = paid, owed
   claim.spent, claim.total = claim.spent + paid, claim.total + owed
   write(claim.key, claim.spent, claim.total)
   if claim.absent then expire(claim.key, claim.ttl_ms) end
@@ -109,6 +110,8 @@ local function charge(call)
     if admission < 2 then apply(claim, admission) else claim.places = {} end
     put(claim.spent)
     put(claim.total)
+    put(claim.paid)
+    put(claim.owed)
     put(#claim.places)
     for _, place in ipairs(claim.places) do put(place) end
   end
@@ -116,14 +119,14 @@ end
 
 local function refund(call)
   for at = 2, #call, 3 do
-    local key, removed = next_key(), 0
+    local key = next_key()
     if call[at + 2] >= 0 then
       local set = next_key()
-      in_chunks('SREM', set, next_digests(call[at + 2]), function(count) removed = removed + count end)
+      in_chunks('SREM', set, next_digests(call[at + 2]), function() end)
     end
     local spent, total, absent = read(key)
     if not absent then
-      write(key, math.max(0, spent - call[at] - removed), math.max(0, total - call[at + 1] - removed))
+      write(key, math.max(0, spent - call[at]), math.max(0, total - call[at + 1]))
     end
   end
 end

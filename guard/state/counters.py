@@ -3,14 +3,10 @@
 Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change after, so
 a denied call changes nothing. The charges of one call name counters that differ from each other: two claims on one
 counter would each be measured against the value before the call, so they are refused as a bug.
-
-A receipt does not say which of several charges were label-only, so `given_back` returns the `spent` of a plain charge
-only where it certainly was one that fitted: a refund may give too little, never too much.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -27,6 +23,7 @@ DIGEST_BYTES = 16
 
 _ALLOW, _LABEL_ONLY, _DENY = Admission.ALLOW, Admission.LABEL_ONLY, Admission.DENY
 _NOTHING: tuple[bytes, ...] = ()
+_ZERO = Spend(0, 0)
 
 
 class Counter:
@@ -44,15 +41,6 @@ class Counter:
         self.spent = spent
         self.total = total
         self.digests = digests
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBack:
-    """What a refund takes off one counter: two amounts, and digests to forget (each worth one of both)."""
-
-    spent: int
-    total: int
-    digests: tuple[bytes, ...] = ()
 
 
 def check_charges(charges: Sequence[Charge]) -> None:
@@ -101,7 +89,8 @@ def settle(charges: Sequence[Charge], counters: Sequence[Counter]) -> Receipt:
         if counter.spent + need > charge.limit:
             hard_limit = charge.hard_limit
             if charge.then == "deny" or (hard_limit is not None and counter.total + charge.amount > hard_limit):
-                return Receipt(_DENY, i, _spends(counters), (_NOTHING,) * len(charges))
+                none = len(charges)
+                return Receipt(_DENY, i, _spends(counters), (_ZERO,) * none, (_NOTHING,) * none)
             if binding is None:
                 binding = i
         i += 1
@@ -109,7 +98,8 @@ def settle(charges: Sequence[Charge], counters: Sequence[Counter]) -> Receipt:
         for charge, counter in zip(charges, counters, strict=True):
             counter.spent += charge.amount
             counter.total += charge.amount
-        return Receipt(_ALLOW, None, _spends(counters), (_NOTHING,) * i)
+        charged = tuple([Spend(charge.amount, charge.amount) for charge in charges])
+        return Receipt(_ALLOW, None, _spends(counters), charged, (_NOTHING,) * i)
     return _charge_mixed(charges, counters, binding, fresh)
 
 
@@ -117,58 +107,42 @@ def _charge_mixed(
     charges: Sequence[Charge], counters: Sequence[Counter], binding: int | None, fresh: list[tuple[bytes, ...]] | None
 ) -> Receipt:
     """Charge a call that has distinct charges, or that is label-only."""
-    for i, (charge, counter) in enumerate(zip(charges, counters, strict=True)):
+    paid_for = fresh if binding is None and fresh is not None else [_NOTHING] * len(charges)
+    charged: list[Spend] = []
+    for charge, counter, new in zip(charges, counters, paid_for, strict=True):
         if charge.digests is None:
-            if counter.spent + charge.amount <= charge.limit:
-                counter.spent += charge.amount
-            counter.total += charge.amount
-        elif binding is None and fresh is not None:
-            counter.spent += len(fresh[i])
-            counter.total += len(fresh[i])
+            fits = counter.spent + charge.amount <= charge.limit
+            taken = Spend(charge.amount if fits else 0, charge.amount)
+        elif binding is None:
+            taken = Spend(len(new), len(new))
             paid = counter.digests if counter.digests is not None else set[bytes]()
-            paid.update(fresh[i])
+            paid.update(new)
             counter.digests = paid
         else:
-            counter.total += charge.amount
-    if binding is None and fresh is not None:
-        return Receipt(_ALLOW, None, _spends(counters), tuple(fresh))
-    return Receipt(_LABEL_ONLY, binding, _spends(counters), (_NOTHING,) * len(charges))
+            taken = Spend(0, charge.amount)
+        counter.spent += taken.spent
+        counter.total += taken.total
+        charged.append(taken)
+    admission = _ALLOW if binding is None else _LABEL_ONLY
+    return Receipt(admission, binding, _spends(counters), tuple(charged), tuple(paid_for))
 
 
 def _spends(counters: Sequence[Counter]) -> tuple[Spend, ...]:
     return tuple([Spend(counter.spent, counter.total) for counter in counters])
 
 
-def given_back(charges: Sequence[Charge], receipt: Receipt) -> list[GivenBack]:
-    """Say what a refund of `receipt` takes off each counter; nothing for a call that was denied.
+def take_off(counter: Counter, charged: Spend, fresh: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Refund one counter, never below zero, and return the digests that it forgot.
 
-    >>> from guard.model.ledger import Charge
-    >>> charges = [Charge("rows/client", "client:a", 0, 10, 2)]
-    >>> given_back(charges, settle(charges, [Counter()]))
-    [GivenBack(spent=2, total=2, digests=())]
+    >>> counter = Counter(spent=8, total=9)
+    >>> take_off(counter, Spend(2, 2), ()), counter.spent, counter.total
+    ((), 6, 7)
     """
-    if receipt.admission is _DENY:
-        return [GivenBack(0, 0) for _ in charges]
-    allowed, binding = receipt.admission is _ALLOW, receipt.binding or 0
-    result: list[GivenBack] = []
-    for i, charge in enumerate(charges):
-        if charge.digests is not None:
-            result.append(GivenBack(0, 0, receipt.fresh[i]) if allowed else GivenBack(0, charge.amount))
-            continue
-        # One that was label-only left `spent` where `amount` no longer fits: if it still fits, it was charged in full.
-        still_fits = receipt.spends[i].spent + charge.amount <= charge.limit
-        fitted = allowed or i < binding or charge.then == "deny" or still_fits
-        result.append(GivenBack(charge.amount if fitted else 0, charge.amount))
-    return result
-
-
-def take_off(counter: Counter, back: GivenBack) -> tuple[bytes, ...]:
-    """Refund one counter, never below zero, and return the digests that it forgot."""
     digests = counter.digests or set[bytes]()
-    forgotten = tuple(d for d in dict.fromkeys(back.digests) if d in digests)
+    forgotten = tuple([digest for digest in fresh if digest in digests])
     digests.difference_update(forgotten)
-    counter.spent = max(0, counter.spent - back.spent - len(forgotten))
-    counter.total = max(0, counter.total - back.total - len(forgotten))
+    counter.spent = max(0, counter.spent - charged.spent)
+    counter.total = max(0, counter.total - charged.total)
     return forgotten
 
 

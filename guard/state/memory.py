@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.model.ledger import Admission, Spend
-from guard.state.counters import Counter, check_charges, forgotten_after_s, given_back, settle, take_off, unpaid
+from guard.state.counters import Counter, check_charges, forgotten_after_s, settle, take_off, unpaid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,11 +107,11 @@ class MemoryState:
 
     async def refund(self, ledger: str, charges: Sequence[Charge], receipt: Receipt, now_s: float) -> None:
         """Give back what `receipt` charged; see `guard.ports.State`."""
-        for charge, back in zip(charges, given_back(charges, receipt), strict=True):
+        for charge, charged, fresh in zip(charges, receipt.charged, receipt.fresh, strict=True):
             window = self._windows.get((charge.window_s, charge.window(now_s)))
             counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
             if window is not None and counter is not None:
-                window.digests -= len(take_off(counter, back))
+                window.digests -= len(take_off(counter, charged, fresh))
 
     async def spend(self, ledger: str, charge: Charge, now_s: float) -> Spend:
         """Say what has been spent; see `guard.ports.State`."""

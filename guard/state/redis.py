@@ -26,7 +26,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from guard.errors import InvariantError, StateError
 from guard.model.ledger import Admission, Receipt, Spend
-from guard.state.counters import check_charges, escaped, given_back
+from guard.state.counters import check_charges, escaped
 from guard.state.redis_urls import connect
 
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class RedisState:
         if receipt.admission is Admission.DENY:
             return
         call = _Call(asyncio.get_running_loop().create_future(), [1])
-        for charge, back in zip(charges, given_back(charges, receipt), strict=True):
+        for charge, charged, fresh in zip(charges, receipt.charged, receipt.fresh, strict=True):
             call.keys.append(_key("c", ledger, charge, now_s))
-            if back.digests:
+            if fresh:
                 call.keys.append(_key("d", ledger, charge, now_s))
-                call.digests.append(back.digests)
-            call.numbers += (back.spent, back.total, len(back.digests) or -1)
+                call.digests.append(fresh)
+            call.numbers += (charged.spent, charged.total, len(fresh) or -1)
         await self._through(ledger, call)
 
     async def spend(self, ledger: str, charge: Charge, now_s: float) -> Spend:
@@ -219,13 +219,16 @@ def _receipt(call: _Call, numbers: Iterator[int]) -> Receipt | None:
         return None
     admission, binding = next(numbers), next(numbers)
     spends: list[Spend] = []
+    charged: list[Spend] = []
     fresh: list[tuple[bytes, ...]] = []
     digests = iter(call.digests)
     for charge in call.charges:
         spends.append(Spend(next(numbers), next(numbers)))
+        charged.append(Spend(next(numbers), next(numbers)))
         claimed = next(digests) if charge.digests is not None else ()
         fresh.append(tuple([claimed[next(numbers)] for _ in range(next(numbers))]))
-    return Receipt(_ADMISSIONS[admission], None if binding < 0 else binding, tuple(spends), tuple(fresh))
+    which = None if binding < 0 else binding
+    return Receipt(_ADMISSIONS[admission], which, tuple(spends), tuple(charged), tuple(fresh))
 
 
 def _key(kind: str, ledger: str, charge: Charge, now_s: float) -> str:

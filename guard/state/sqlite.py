@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.model.ledger import Admission, Spend
-from guard.state.counters import Counter, check_charges, escaped, forgotten_after_s, given_back, settle, take_off
+from guard.state.counters import Counter, check_charges, escaped, forgotten_after_s, settle, take_off
 from guard.state.sqlite_file import Batch, Key, LedgerFile
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ class SqliteState:
         if receipt.admission is Admission.DENY:
             return
         rows = await self._rows(ledger, charges, now_s)
-        for row, back in zip(rows, given_back(charges, receipt), strict=True):
+        for row, charged, fresh in zip(rows, receipt.charged, receipt.fresh, strict=True):
             if row.is_new and row.id == 0:
                 continue
-            forgotten = take_off(row, back)
+            forgotten = take_off(row, charged, fresh)
             self._mirrored_digests -= len(forgotten)
             for digest in forgotten:
                 self._digests[row.id, digest] = False

@@ -59,7 +59,7 @@ def test_digests_follow_values_not_spelling() -> None:
 
 def test_a_spent_budget_says_when_its_window_ends() -> None:
     made = charges((Rows(limit=1, window=3600),), CLIENT, 1, 0, None)
-    denied = Receipt(Admission.DENY, 0, (Spend(1, 1),))
+    denied = Receipt(Admission.DENY, 0, (Spend(1, 1),), (Spend(0, 0),), ((),))
     with pytest.raises(Denied) as caught:
         decision(denied, made, 7200 + 3599.5)
     assert caught.value.status == 429
@@ -72,8 +72,8 @@ def test_a_spent_budget_says_when_its_window_ends() -> None:
 
 def test_decision_of_a_receipt() -> None:
     made = charges((Rows(limit=1),), CLIENT, 1, 0, None)
-    assert decision(Receipt(Admission.LABEL_ONLY, 0, (Spend(1, 2),)), made, 0.0)
-    assert not decision(Receipt(Admission.ALLOW, None, (Spend(1, 1),)), made, 0.0)
+    assert decision(Receipt(Admission.LABEL_ONLY, 0, (Spend(1, 2),), (Spend(0, 1),), ((),)), made, 0.0)
+    assert not decision(Receipt(Admission.ALLOW, None, (Spend(1, 1),), (Spend(1, 1),), ((),)), made, 0.0)
 
 
 def test_contradictory_budgets_are_problems() -> None:

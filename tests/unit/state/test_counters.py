@@ -1,32 +1,28 @@
-"""Settling and refunds, where the contract suite cannot look: what a refund does when a receipt leaves it open."""
+"""Names and refunds, where the contract suite cannot look."""
 
 from __future__ import annotations
 
 import pytest
 
-from guard.model.ledger import Admission, Charge
-from guard.state.counters import Counter, GivenBack, escaped, given_back, settle
+from guard.model.ledger import Admission, Charge, Spend
+from guard.state.counters import Counter, escaped, settle, take_off
 
 
 def rows(budget: str, amount: int, limit: int = 10) -> Charge:
     return Charge(budget, "client:a", 0, limit, amount, "label_only")
 
 
-@pytest.mark.parametrize("before", [5, 10])
-def test_a_refund_that_cannot_know_gives_less(before: int) -> None:
-    """5 + 5 fitted and 10 + 5 did not, and both leave 10: the receipt is the same."""
-    charges = [rows("full", 11), rows("open", 5)]
-    counters = [Counter(), Counter(before, before)]
-    receipt = settle(charges, counters)
-    assert (receipt.admission, receipt.spends[1].spent) == (Admission.LABEL_ONLY, 10)
-    assert given_back(charges, receipt)[1] == GivenBack(0, 5)
-
-
-def test_a_refund_that_knows_gives_everything() -> None:
+def test_a_receipt_tells_what_each_counter_was_charged() -> None:
     charges = [rows("before", 5), rows("full", 11), rows("still fits", 2), rows("over", 12)]
-    counters = [Counter(5, 5), Counter(), Counter(), Counter()]
-    receipt = settle(charges, counters)
-    assert [back.spent for back in given_back(charges, receipt)] == [5, 0, 2, 0]
+    receipt = settle(charges, [Counter(5, 5), Counter(), Counter(), Counter()])
+    assert receipt.admission is Admission.LABEL_ONLY
+    assert receipt.charged == (Spend(5, 5), Spend(0, 11), Spend(2, 2), Spend(0, 12))
+
+
+def test_a_refund_forgets_only_what_was_still_known() -> None:
+    counter = Counter(1, 1, {b"a" * 16})
+    assert take_off(counter, Spend(2, 2), (b"a" * 16, b"b" * 16)) == (b"a" * 16,)
+    assert (counter.spent, counter.total, counter.digests) == (0, 0, set())
 
 
 @pytest.mark.parametrize("name", ["", "%", "a|b", "a{b}", "é", "e\u0301", "\ud800", "a b", "a\nb", "%7C", "a%7Cb"])
