@@ -1,7 +1,7 @@
 """Nested lists of decoded JSON as arrays of numbers.
 
-`numpy.array` does this too, but makes strings of numbers as soon as one member is a string, each as long as the longest: one long
-text among many short members would take gigabytes. This refuses at the first member that is no number, and takes less time.
+`numpy.array` does this too, but makes strings of numbers as soon as one member is a string, each as long as the
+longest: one long text among many short members would take gigabytes. This refuses at the first that is no number.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _decode(body: bytes) -> tuple[Any, bool, bool]:  # Any: decoded JSON
         if b"NaN" not in body and b"Infinity" not in body:
             return None, False, False
     try:
-        # From text, since from bytes `json` would take UTF-16 too, and a surrogate alone, which orjson cannot encode again.
+        # From text, since from bytes `json` would take UTF-16 too; and no lone surrogates, which orjson cannot encode.
         value = json.loads(body.decode(), parse_int=_integer)
         if b"\\ud" in body or b"\\uD" in body:
             json.dumps(value, ensure_ascii=False).encode()
@@ -112,21 +112,21 @@ def _plain(value: object) -> object:
 
 
 def members(value: object) -> int:
-    """Count object members in decoded JSON; lists whose first item is a scalar are not looked into, so it may count too few."""
+    """Count object members in decoded JSON; too few, since lists whose first item is a scalar are not looked into."""
     if isinstance(value, dict):
         items = cast("dict[str, object]", value)
-        return len(items) + sum([members(v) for v in items.values() if isinstance(v, dict | list)])
+        return len(items) + sum([members(cast("object", v)) for v in items.values() if isinstance(v, dict | list)])
     if isinstance(value, list) and value and isinstance(value[0], dict | list):
         return sum([members(v) for v in cast("list[object]", value)])
     return 0
 
 
 def forwardable(body: bytes, document: object) -> bytes:
-    """Return the body to forward: the client's bytes if every `:` in them is a member that was read, otherwise re-encoded.
+    """Return the body to forward: the client's bytes if every `:` in them is a member that was read, else re-encoded.
 
-    Parsers disagree on which of two members of the same name wins. Forwarding the bytes of such a body would let the model
-    answer another query than the one that was charged and that keys the noise. A body whose colons are all accounted for
-    has no duplicate member; any other (a string with a colon in it, say) is re-encoded, which is always safe.
+    Parsers disagree on which of two members of the same name wins. Forwarding the bytes of such a body would let the
+    model answer another query than the one that was charged and that keys the noise. A body whose colons are all
+    accounted for has no duplicate member; any other (a string with a colon in it, say) is re-encoded, always safe.
 
     >>> forwardable(b'{"a": 1}', {"a": 1})
     b'{"a": 1}'

@@ -1,10 +1,11 @@
 """Which members of an answer carry scores, which repeat the label, and which nobody asked for.
 
-Model servers name their outputs as they like. What identifies scores is the declared kind: under `probabilities` a row of numbers
-in [0, 1] that sum to 1 is a distribution whatever it is called, and a hidden layer is not. A **column** is one named member over all rows
-of an answer: a tensor of the Open Inference protocol, or one key of a list of objects. Everything that is not a score of the declared kind,
-a copy of the top score or a label is dropped under `fields: known`; under `fields: all` it stays, unless it holds floating
-numbers, which are refused because they may be scores that no defence has touched.
+Model servers name their outputs as they like. What identifies scores is the declared kind: under `probabilities` a row
+of numbers in [0, 1] that sum to 1 is a distribution whatever it is called, and a hidden layer is not. A **column** is
+one named member over all rows of an answer: a tensor of the Open Inference protocol, or one key of a list of objects.
+Everything that is not a score of the declared kind, a copy of the top score or a label is dropped under `fields:
+known`; under `fields: all` it stays, unless it holds floating numbers, which are refused because they may be scores
+that no defence has touched.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _KIND_WORDS: dict[Kind, re.Pattern[str]] = {
     "embedding": re.compile("embed|vector", re.IGNORECASE),
     "labels": re.compile("label", re.IGNORECASE),
 }
+_LABELLED = CLASS_KINDS | {"labels"}
 _SCORE_TEXT = re.compile(r"\.\d|\d[eE]-\d|\d\s*%")
 
 
@@ -88,11 +90,11 @@ def holds_floats(value: object) -> bool:
     if isinstance(value, float):
         return True
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
+        return cast("NDArray[np.generic]", value).dtype.kind == "f"
     if isinstance(value, dict):
-        return any([holds_floats(v) for v in cast("dict[str, object]", value).values()])
+        return any(holds_floats(v) for v in cast("dict[str, object]", value).values())
     if isinstance(value, list | tuple):
-        return any([holds_floats(v) for v in cast("Sequence[object]", value)])
+        return any(holds_floats(v) for v in cast("Sequence[object]", value))
     return False
 
 
@@ -118,7 +120,8 @@ def classify(
     vectors = _score_columns(tables, outputs)
     if principal is None and vectors:
         principal = tables[vectors[0]][0]
-    labels = {n for n, v in columns.items() if n not in vectors and _is_label(n, v, tables[n], principal, len(columns), outputs)}
+    sight = _Sight(outputs, principal, len(columns) == 1)
+    labels = {name for name in columns if name not in vectors and sight.is_label(name, columns[name], tables[name])}
     lone = None if principal is not None else _lone_column(tables, labels, outputs)
     roles: dict[str, Column] = {}
     for name, values in columns.items():
@@ -127,8 +130,10 @@ def classify(
             roles[name] = _LABEL
         elif matrix is not None and name in vectors:
             roles[name] = Column("scores", matrix)
-        elif matrix is not None and (name == lone or (principal is None and _named(name, outputs) and _lone(matrix, outputs))):
-            roles[name] = _lone_score(matrix, [columns[label] for label in labels])
+        elif matrix is not None and (
+            name == lone or (principal is None and _named(name, outputs) and _lone(matrix, outputs))
+        ):
+            roles[name] = lone_score(matrix, [columns[label] for label in labels])
         elif matrix is not None and principal is not None and _repeats_top(name, matrix, floating, principal, outputs):
             roles[name] = Column("top_score", matrix)
         elif fields == "all" and (floating or (matrix is None and holds_floats(values))):
@@ -150,7 +155,7 @@ def _named(name: str, outputs: Outputs) -> bool:
 
 
 def _score_columns(tables: Mapping[str, Table], outputs: Outputs) -> list[str]:
-    """Names of the columns that hold a score vector (or, for kind `value`, numbers) per row, the principal one first."""
+    """Names of the columns that hold a score vector (a number for kind `value`) per row, the principal one first."""
     if outputs.kind == "labels":
         return []
     found: list[str] = []
@@ -162,41 +167,43 @@ def _score_columns(tables: Mapping[str, Table], outputs: Outputs) -> list[str]:
         # One number a row is a value, or a two-class logit; as a probability it is looked at later, beside the others.
         if not wide and not (outputs.kind == "value" or (outputs.kind == "logits" and (floating or named))):
             continue
-        # Whole numbers may be a one-hot distribution or a value; as logits or an embedding they would be counts or indexes.
+        # Whole numbers may be a one-hot distribution or a value; logits or an embedding they are not.
         if not floating and not named and outputs.kind not in ("probabilities", "value") and len(tables) > 1:
             continue
         if outputs.accepts(matrix, complete=True, named=named):
             found.append(name)
     if len(found) > 1 and outputs.tensors is None and outputs.kind != "probabilities":
-        # Nothing in the numbers tells logits or a value from a hidden layer: a name may, otherwise the first one is let out.
+        # Nothing in the numbers tells logits or a value from a hidden layer: a name may, else the first is let out.
         hinted = [name for name in found if _KIND_WORDS[outputs.kind].search(name)]
         return (hinted or [name for name in found if tables[name][1]] or found)[:1]
     return found
 
 
-def _is_label(
-    name: str, values: object, table: Table, principal: Floats | None, columns: int, outputs: Outputs
-) -> bool:
-    """Say whether a column repeats each row's label: whole numbers or words under a usual name, or equal to the argmax."""
-    matrix, floating = table
-    if matrix is not None:
-        if matrix.shape[1] != 1 or (floating and not _integral(matrix)):
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What the roles of columns are judged by."""
+
+    outputs: Outputs
+    principal: Floats | None
+    alone: bool
+
+    def is_label(self, name: str, values: object, table: Table) -> bool:
+        """Say whether a column repeats each row's label: whole numbers or words, by its name or the argmax."""
+        matrix, floating = table
+        scalar = _words(values) if matrix is None else matrix.shape[1] == 1 and (not floating or _integral(matrix))
+        if not scalar or self.outputs.labels is not None:
+            return scalar and self.outputs.labels is not None and name in self.outputs.labels
+        if self.outputs.kind not in _LABELLED:
             return False
-    elif not _words(values):
-        return False
-    if outputs.labels is not None:
-        return name in outputs.labels
-    if outputs.kind != "labels" and outputs.kind not in CLASS_KINDS:
-        return False
-    if matrix is None and any(map(_score_text, cast("Sequence[object]", values))):
-        return False
-    usual = _usual_label(name)
-    if floating and matrix is not None and outputs.kind == "probabilities" and principal is None:
-        # 1.0 alone is a probability; beside other columns, or above 1, it is a label that was written as a float.
-        return (usual and columns > 1) or (matrix.max() > 1.0 and (usual or columns == 1))
-    if columns == 1 or usual:
-        return True
-    return matrix is not None and principal is not None and np.array_equal(matrix[:, 0], principal.argmax(axis=1))
+        usual = _usual_label(name)
+        if matrix is None:
+            return (self.alone or usual) and not any(map(_score_text, cast("Sequence[object]", values)))
+        if floating and self.outputs.kind == "probabilities" and self.principal is None:
+            # 1.0 alone is a probability; beside other columns, or above 1, it is a label that was written as a float.
+            return usual if not self.alone else bool(matrix.max() > 1.0)
+        if self.alone or usual:
+            return True
+        return self.principal is not None and np.array_equal(matrix[:, 0], self.principal.argmax(axis=1))
 
 
 def _lone_column(tables: Mapping[str, Table], labels: set[str], outputs: Outputs) -> str | None:
@@ -218,7 +225,7 @@ def _lone(matrix: Floats, outputs: Outputs) -> bool:
     )
 
 
-def _lone_score(matrix: Floats, labels: list[object]) -> Column:
+def lone_score(matrix: Floats, labels: list[object]) -> Column:
     """One probability a row: the second class's, unless labels beside it say that it is the predicted class's."""
     second = matrix[:, 0] >= 0.5
     for values in labels:
@@ -248,7 +255,7 @@ def _integral(matrix: Floats) -> bool:
 def _words(values: object) -> bool:
     """Say whether values are one scalar per row."""
     if isinstance(values, np.ndarray):
-        return values.ndim == 1 and values.dtype.kind in "US"
+        return values.ndim == 1 and cast("NDArray[np.generic]", values).dtype.kind in "US"
     if not isinstance(values, list | tuple):
         return False
     return set(map(type, cast("Sequence[object]", values))) <= {str, int, bool, type(None)}
