@@ -18,14 +18,12 @@ def json_schema() -> dict[str, Any]:  # Any: JSON Schema
     schema: dict[str, Any] = Policy.model_json_schema()
     described = {model.__name__: model for model in models()}
     for name, part in [("Policy", schema), *schema.get("$defs", {}).items()]:
-        if (model := described.get(name)) is None:
-            continue
+        model = described[name]
         part["description"] = summary(model)
         if "const" in part["properties"].get("kind", {}):
             part["required"] = ["kind", *part.get("required", [])]
         for key, meaning in arguments(model).items():
-            if key in part["properties"]:
-                part["properties"][key]["description"] = meaning
+            part["properties"][key]["description"] = meaning
     # A policy that extends another may leave anything to it.
     schema["required"] = []
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Guard policy"}
@@ -65,8 +63,6 @@ def models() -> list[type[BaseModel]]:
     found: dict[type[BaseModel], None] = {}
 
     def visit(model: type[BaseModel]) -> None:
-        if model in found:
-            return
         found[model] = None
         for field in model.model_fields.values():
             for inner in models_in(field.annotation):

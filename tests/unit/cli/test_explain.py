@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,20 @@ def test_json_carries_everything(folder: Path, capsys: pytest.CaptureFixture[str
     assert told["budgets"][0]["scope"] == "client:alice"
     assert told["refused"] is None
     assert told["policy"]["name"] == "example"
+
+
+def test_an_answer_may_come_from_stdin() -> None:
+    command = [sys.executable, "-m", "guard", "explain", "--policy", "strict", "--api", "kserve_v1", "--format", "json"]
+    done = subprocess.run(
+        [*command, "--response", "-"],
+        input=b'{"predictions": [[0.8, 0.2]]}',
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    # Two sample queries, one answer: what a client would get says so, and a strange answer is no usage error.
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["before"] == {"predictions": [[0.8, 0.2]]}
 
 
 def test_noise_is_the_same_for_the_same_secret_and_client(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import SecretStr
 
@@ -9,6 +11,7 @@ from guard.errors import PolicyError, Problem
 from guard.policy.compile import compile_policy, digest
 from guard.policy.plan import Plan
 from guard.policy.schema import Policy
+from guard.wire.registry import API_NAMES
 
 
 def policy(*routes: dict[str, object], **top: object) -> Policy:
@@ -42,6 +45,7 @@ MATCH = {"path": "/v2/models/digits/infer"}
         ({"api": None}, "routes[0].api", "no API is named"),
         ({"api": "json", "select": {"scores": "$.y"}}, "routes[0].match", "opens no endpoint"),
         ({"api": "json", "match": {"path": "/p"}}, "routes[0].select", "where scores are"),
+        ({"api": "json", "match": {"path": "/p"}, "select": {"scores": "$.["}}, "routes[0].select", ""),
         ({"select": {"scores": "$.y"}}, "routes[0].select", "open_inference knows"),
         ({"match": {"path": "/predict"}}, "routes[0].match", "opens none of open_inference's scoring endpoints"),
         ({"match": {**MATCH, "methods": ["PUT"]}}, "routes[0].match", "opens none"),
@@ -165,6 +169,28 @@ def test_a_request_goes_to_the_first_route_that_matches() -> None:
     assert (digits.route.name, other.route.name) == ("digits", "rest")
     assert digits.params["model"] == "digits"
     assert plan.match("POST", "/v2/models/digits/infer") is digits
+
+
+def test_selectors_open_the_endpoint_that_match_names() -> None:
+    match = {"path": "/score/{model}", "methods": ["PUT"]}
+    plan = compiled({"api": "json", "match": match, "select": {"queries": "$.x[*]", "scores": "$.y[*]"}})
+    found = plan.match("PUT", "/score/m")
+    assert found is not None
+    assert found.params == {"model": "m"}
+    assert plan.match("POST", "/score/m") is None
+
+
+@pytest.mark.parametrize("api", [api for api in API_NAMES if api != "json"])
+def test_no_open_endpoint_reaches_one_that_is_known_to_be_closed(api: str) -> None:
+    plan = compiled({"api": api})
+    for endpoint in plan.routes[0].codec.endpoints:
+        path = re.sub(r"\{\w+\}", "m", endpoint.template)
+        assert (plan.match(endpoint.method, path) is None) == (endpoint.access == "closed"), path
+
+
+def test_a_method_that_is_not_named_stays_closed() -> None:
+    plan = compiled({"match": {"path": "/v2/models/{model}/infer", "methods": ["POST", "PUT"]}})
+    assert plan.match("PUT", "/v2/models/m/infer") is None
 
 
 def test_a_status_endpoint_is_open_even_where_scoring_is_narrowed() -> None:
