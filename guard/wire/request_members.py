@@ -138,7 +138,7 @@ class Members:
             _refuse_elsewhere(key, member, place)
             if key in known and type(member) not in known[key]:
                 raise ClientError(f"{place}.{key} is not of the type it must be", path=f"{place}.{key}")
-            if key == "classification" and cast("int", member) < 1:
+            if key == "classification" and key in known and cast("int", member) < 1:
                 raise ClientError(f"{place}.{key} must be at least 1", path=f"{place}.{key}")
             if key in known or self._fields == "all":
                 clean[key] = member

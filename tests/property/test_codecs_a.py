@@ -31,7 +31,7 @@ CODECS: list[Codec] = [make(reader) for reader in READERS for make in MAKERS]
 # fmt: off
 NAMES = st.sampled_from([
     "inputs", "outputs", "instances", "examples", "context", "predictions", "result", "results", "signature_name",
-    "name", "shape", "datatype", "data", "parameters", "id", "classification", "binary_data", "content_type", "b64", "x",
+    "name", "shape", "datatype", "data", "parameters", "id", "classification", "binary_data", "content_type", "b64",
 ])
 # fmt: on
 SCALARS = (

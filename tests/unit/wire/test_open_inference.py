@@ -149,6 +149,11 @@ class TestRead:
         kept = json.loads(ALL.read(call(PATH, document)).body)
         assert kept == {key: value for key, value in document.items() if key != "parameters"}
 
+    def test_output_parameters_mean_nothing_in_an_input(self) -> None:
+        document = request(tensor([1.0], [1, 1], parameters={"classification": None}))
+        assert json.loads(ALL.read(call(PATH, document)).body) == document
+        assert json.loads(KNOWN.read(call(PATH, document)).body)["inputs"][0]["parameters"] == {}
+
     def test_bare_nan_is_forwarded_when_members_are_left_out(self) -> None:
         body = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[NaN,1]}],"extra":1}'
         assert b"NaN" in KNOWN.read(call(PATH, body)).body
