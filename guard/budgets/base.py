@@ -37,7 +37,7 @@ Window = Annotated[
 ]
 
 
-class Budget(BaseModel):
+class Budget(BaseModel, frozen=True):
     """Base of all budgets.
 
     Args:
@@ -48,7 +48,7 @@ class Budget(BaseModel):
         mode: `shadow` counts in a ledger namespace of its own and refuses nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     distinct: ClassVar[bool] = False
     """It counts distinct snapped queries, so charges carry their digests."""
@@ -62,7 +62,10 @@ class Budget(BaseModel):
 
     @property
     def name(self) -> str:
-        """The stable name inside its ledger and in metrics: kind, scope and window, never a limit, so that edits refund nothing."""
+        """The stable name inside its ledger and in metrics.
+
+        Kind, scope and window, never a limit, so that edits refund nothing.
+        """
         return f"{self.kind}/{self.per}" + (f"/{self.window}s" if self.window else "")
 
     def scope(self, client: Client) -> str:

@@ -12,15 +12,19 @@ from guard.model.ledger import Then
 from guard.model.outputs import Outputs
 
 
-class Information(Budget):
-    """A limit on graded answers: released rows that carry more than a label, counted once per distinct snapped query and scope.
+class Information(Budget, frozen=True):
+    """A limit on graded answers.
 
-    A repeat is free, so retries and health checks burn nothing. What pays against extraction: 65 clean answers are an exact copy
-    of a softmax on 64 features, while 32 graded answers and then labels leave it at least .10 away in mean L1. Costs every heavy
-    honest user their scores once the budget is spent. Does nothing against a copy trained on labels alone.
+    Released rows that carry more than a label, counted once per distinct snapped query and scope.
+
+    A repeat is free, so retries and health checks burn nothing. What pays against extraction: 65 clean answers are an
+    exact copy of a softmax on 64 features, while 32 graded answers and then labels leave it at least .10 away in mean
+    L1. Costs every heavy honest user their scores once the budget is spent. Does nothing against a copy trained on
+    labels alone.
 
     Args:
-        graded_answers: limit a window; `auto` is `per_dimension` times the number of features of a query (64 for texts).
+        graded_answers: limit a window; `auto` is `per_dimension` times the number of features of a query (64 for
+            texts).
         per_dimension: what `auto` multiplies: 1/3 fits clean scores, 1 a grid of .05, 3 four levels.
     """
 
@@ -45,7 +49,11 @@ class Information(Budget):
         """Refuse limits that contradict each other."""
         problems = super().check(outputs)
         if self.graded_answers != "auto" and self.graded_answers < 1:
-            problems.append(Problem("graded_answers must be at least 1", "graded_answers", hint="use the label_only defence"))
+            problems.append(
+                Problem("graded_answers must be at least 1", "graded_answers", hint="use the label_only defence")
+            )
         elif self.graded_answers != "auto" and self.hard_limit is not None and self.hard_limit < self.graded_answers:
-            problems.append(Problem("hard_limit is below graded_answers", "hard_limit", hint="hard_limit counts all rows"))
+            problems.append(
+                Problem("hard_limit is below graded_answers", "hard_limit", hint="hard_limit counts all rows")
+            )
         return problems

@@ -11,11 +11,11 @@ from guard.errors import Problem
 from guard.model.outputs import Outputs
 
 
-class Rows(Budget):
+class Rows(Budget, frozen=True):
     """A limit on rows. Every row of a batch counts; a batch is charged whole.
 
-    Costs honest users nothing below the limit. Buys little by itself: 100 clean answers are an exact copy of a 650-parameter
-    softmax, so a limit that honest users never meet does not protect a small model.
+    Costs honest users nothing below the limit. Buys little by itself: 100 clean answers are an exact copy of a
+    650-parameter softmax, so a limit that honest users never meet does not protect a small model.
 
     Args:
         limit: rows a window.
@@ -36,5 +36,7 @@ class Rows(Budget):
         """Refuse a hard limit below the limit."""
         problems = super().check(outputs)
         if self.hard_limit is not None and self.hard_limit < self.limit:
-            problems.append(Problem("hard_limit is below limit", "hard_limit", hint="hard_limit counts all rows, so raise it"))
+            problems.append(
+                Problem("hard_limit is below limit", "hard_limit", hint="hard_limit counts all rows, so raise it")
+            )
         return problems

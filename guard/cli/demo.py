@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -39,9 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    try:
-        import sklearn  # noqa: F401, PLC0415
-    except ImportError:
+    if find_spec("sklearn") is None:
         return fail("the demo needs scikit-learn", hint='pip install "model-guard[demo]"', code=3)
     with contextlib.ExitStack() as stack:
         try:
@@ -77,7 +76,7 @@ def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
 
 
 @contextlib.contextmanager
-def child(command: list[str], stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
+def child(command: list[str], stderr: int | None = None) -> Generator[subprocess.Popen[str]]:
     """Start a process that ends with this context."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(  # noqa: S603 -- our own interpreter and modules
@@ -98,7 +97,7 @@ def child(command: list[str], stderr: int | None = None) -> Iterator[subprocess.
 
 
 @contextlib.contextmanager
-def guard(policy: str, upstream: str, folder: Path) -> Iterator[tuple[str, str]]:
+def guard(policy: str, upstream: str, folder: Path) -> Generator[tuple[str, str]]:
     """Start `guard serve` on free ports; yields its URL and its admin URL."""
     command = [sys.executable, "-m", "guard", "serve", "--policy", policy, "--api", "open_inference"]
     command += ["--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
@@ -151,7 +150,13 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
     truth = api.scores(held_x)
     api.close()
     table = Table(title="\nThe same theft twice: how close the copy comes", title_justify="left", title_style="bold")
-    for heading, justify in (("the attacker asks", "left"), ("answers", "right"), ("agreement", "right"), ("distance", "right"), ("copied by", "left")):
+    for heading, justify in (
+        ("the attacker asks", "left"),
+        ("answers", "right"),
+        ("agreement", "right"),
+        ("distance", "right"),
+        ("copied by", "left"),
+    ):
         table.add_column(heading, justify=justify)  # pyright: ignore[reportArgumentType]  # rich's literals
     own = digits.fit(own_x, own_y).predict_proba(held_x / 16.0)
     table.add_row("nobody: own labels", "0", f"{agreement(own, truth):.1%}", f"{surrogate_l1(own, truth):.3f}", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import email.utils
 import ipaddress
 import os
@@ -26,10 +27,16 @@ HELP = "look at a deployment and say what is wrong with it"
 EPILOG = """example:
   guard doctor --policy policy.yaml --upstream http://127.0.0.1:8080 --state sqlite:guard.db
 
-Takes the options of `guard serve`. Exit 0: fine or warnings only; 1: something is wrong; 2: bad policy; 3: a dependency is out of reach.
+Takes the options of `guard serve`. Exit 0: fine, or warnings only; 1: something is wrong;
+2: bad policy; 3: a dependency is out of reach.
 """
 Level = Literal["ok", "warn", "fail", "down"]
-_MARKS: dict[Level, str] = {"ok": "[green]ok[/green]  ", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]", "down": "[red]down[/red]"}
+_MARKS: dict[Level, str] = {
+    "ok": "[green]ok[/green]  ",
+    "warn": "[yellow]warn[/yellow]",
+    "fail": "[red]fail[/red]",
+    "down": "[red]down[/red]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
 async def examine(active: Active, upstream: str | None, state: str, secret_file: str | None) -> list[Finding]:
     """Look at everything; returns one finding or more for each thing."""
     plan = active.plan
-    findings = [Finding("ok", "policy", f"{plan.name}, {plan.mode}, {len(plan.routes)} route(s), digest {plan.digest[:12]}")]
+    findings = [
+        Finding("ok", "policy", f"{plan.name}, {plan.mode}, {len(plan.routes)} route(s), digest {plan.digest[:12]}")
+    ]
     findings += [Finding("warn", "policy", f"{w.path}: {w.message}; {w.hint}") for w in plan.warnings]
     findings += [Finding("warn", "identity", warning) for warning in active.identity.warnings]
     findings += secret_findings(state, secret_file)
@@ -102,7 +111,13 @@ def secret_findings(state: str, secret_file: str | None) -> list[Finding]:
         if state.startswith("redis"):
             return [Finding("fail", "secret", "with Redis it must be given: GUARD_SECRET or --secret-file")]
         if not state.startswith("sqlite:"):
-            return [Finding("warn", "secret", "made anew at every start; with memory: budgets and noise do not outlive it either")]
+            return [
+                Finding(
+                    "warn",
+                    "secret",
+                    "made anew at every start; with memory: budgets and noise do not outlive it either",
+                )
+            ]
         secret_file = str(Path(state.removeprefix("sqlite:")).with_suffix(".secret"))
         if not Path(secret_file).exists():
             return [Finding("ok", "secret", f"will be made at {secret_file}")]
@@ -130,7 +145,9 @@ async def state_findings(url: str) -> list[Finding]:
             await state.aclose()
     except GuardError as error:
         if "another" in error.message:
-            return [Finding("warn", "state", f"{error.message}; if that is the Guard you are asking about, all is well")]
+            return [
+                Finding("warn", "state", f"{error.message}; if that is the Guard you are asking about, all is well")
+            ]
         return [Finding("down", "state", error.message)]
     took_ms = (time.perf_counter() - began) * 1e3
     note = "; budgets are forgotten at every restart" if url.startswith("memory:") else ""
@@ -159,7 +176,9 @@ async def upstream_findings(url: str) -> list[Finding]:
     if date is not None:
         apart_s = abs(email.utils.mktime_tz(date) - time.time())
         level: Level = "warn" if apart_s > 30 else "ok"
-        findings.append(Finding(level, "clock", f"{apart_s:.0f} s apart from the model's; windows of budgets follow this machine's"))
+        findings.append(
+            Finding(level, "clock", f"{apart_s:.0f} s apart from the model's; windows of budgets follow this machine's")
+        )
     return findings
 
 
@@ -172,21 +191,25 @@ async def around_findings(url: str) -> list[Finding]:
     except ValueError:
         loopback = False
     if not loopback:
-        message = f"the model listens on {host}, which this machine reaches over a network: make sure that only Guard can"
+        message = (
+            f"the model listens on {host}, which this machine reaches over a network: make sure that only Guard can"
+        )
         return [Finding("warn", "around", message)]
     for address in own_addresses():
         if await reaches(address, port):
-            return [Finding("fail", "around", f"the model also answers on {address}:{port}, around Guard; bind it to 127.0.0.1")]
+            return [
+                Finding(
+                    "fail", "around", f"the model also answers on {address}:{port}, around Guard; bind it to 127.0.0.1"
+                )
+            ]
     return [Finding("ok", "around", "the model answers on loopback only")]
 
 
 def own_addresses() -> list[str]:
     """Return this machine's addresses other than loopback, as far as its name and routes tell."""
     found: set[str] = set()
-    try:
+    with contextlib.suppress(OSError):
         found |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
-    except OSError:
-        pass
     for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             # Connecting a datagram socket sends nothing; it only asks the routing table which address would be used.

@@ -30,12 +30,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--upstream", help="URL of the model server, such as http://127.0.0.1:8080")
     add_option(parser, "--listen", default="127.0.0.1:9000", help="address of the data listener (default: %(default)s)")
     add_option(
-        parser, "--admin", default="127.0.0.1:9001", help="address of the admin listener, or `off` (default: %(default)s)"
+        parser,
+        "--admin",
+        default="127.0.0.1:9001",
+        help="address of the admin listener, or `off` (default: %(default)s)",
     )
     add_option(
-        parser, "--state", default="sqlite:guard.db", help="memory:, sqlite:PATH or redis://HOST:PORT (default: %(default)s)"
+        parser,
+        "--state",
+        default="sqlite:guard.db",
+        help="memory:, sqlite:PATH or redis://HOST:PORT (default: %(default)s)",
     )
-    add_option(parser, "--secret-file", default=None, help="file with the noise secret; otherwise GUARD_SECRET, or one is made")
+    add_option(
+        parser, "--secret-file", default=None, help="file with the noise secret; otherwise GUARD_SECRET, or one is made"
+    )
     add_option(parser, "--log-level", default="info", help="debug, info, warning or error (default: %(default)s)")
 
 

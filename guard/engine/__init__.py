@@ -1,0 +1,1 @@
+"""What happens to a request between reading and writing it; pure."""

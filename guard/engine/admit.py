@@ -21,9 +21,14 @@ def dimension_of(queries: Queries) -> int:
 
 
 def digests(secret: bytes, queries: Queries) -> tuple[bytes, ...]:
-    """Return a 16-byte keyed digest for each snapped row: equal rows agree, and nothing can be read back without the secret."""
+    """Return a 16-byte keyed digest for each snapped row.
+
+    Equal rows agree, and nothing can be read back without the secret.
+    """
     blake = hashlib.blake2b
-    return tuple(blake(row, digest_size=16, key=secret[:32], person=b"guard graded").digest() for row in queries.row_bytes())
+    return tuple(
+        blake(row, digest_size=16, key=secret[:32], person=b"guard graded").digest() for row in queries.row_bytes()
+    )
 
 
 def charges(
@@ -41,6 +46,7 @@ def charges(
         rows: rows in the batch, all of which are charged.
         dimension: features of a query, for limits that scale with it.
         seen: digests of the snapped rows; None when no budget counts distinct queries.
+
     Raises:
         ClientError: 413, the batch is larger than a limit itself, so it can never fit.
     """
@@ -50,7 +56,9 @@ def charges(
         # A batch of graded answers over its limit can still be answered with labels; a batch of rows can never fit.
         most = limit if not budget.distinct else budget.hard_limit
         if most is not None and rows > max(most, limit):
-            raise ClientError("the batch is larger than the budget itself; send smaller ones", code="batch_too_large", status=413)
+            raise ClientError(
+                "the batch is larger than the budget itself; send smaller ones", code="batch_too_large", status=413
+            )
         made.append(
             Charge(
                 budget.name,

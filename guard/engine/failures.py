@@ -1,7 +1,8 @@
 """What fails how: one table from (phase, kind of error) to an outcome. Nothing else decides it.
 
-In `enforce` the table fails closed: no phase lets an answer out that it could not deal with. In `shadow` Guard is a guest: what it cannot
-identify, read, charge or work on goes through as it came, and is counted; only transport bounds and the model's own failures refuse.
+In `enforce` the table fails closed: no phase lets an answer out that it could not deal with. In `shadow` Guard is a
+guest: what it cannot identify, read, charge or work on goes through as it came, and is counted; only transport bounds
+and the model's own failures refuse.
 """
 
 from __future__ import annotations
@@ -100,14 +101,13 @@ def outcome(phase: Phase, error: Exception, mode: Mode) -> tuple[Action, GuardEr
     """Look up what `error` in `phase` leads to.
 
     Returns:
-        (`refuse` or `pass`, the error to show: the one given, or a clean internal error for what was not meant to be raised).
+        (`refuse` or `pass`, the error to show: the one given, or a clean internal error for what was not meant to be
+        raised).
     """
     kind = kind_of(error)
     row = FAILURES.get((phase, kind)) or FAILURES[phase, "bug"]
     shown = error if isinstance(error, GuardError) and kind != "bug" else InvariantError("internal error")
-    if row.status is not None and shown.status < 500:
-        shown.status = row.status
-    elif row.status is not None and kind == "bug":
+    if (row.status is not None and shown.status < 500) or (row.status is not None and kind == "bug"):
         shown.status = row.status
     return (row.enforce if mode == "enforce" else row.shadow), shown
 

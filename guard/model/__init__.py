@@ -1,0 +1,1 @@
+"""Values that travel through the phases."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,7 +18,8 @@ class Inputs(BaseModel):
     """The domain of a route's queries. Queries outside it are refused (422), in `shadow` only counted.
 
     Args:
-        kind: `vector`: rows of numbers; `text`: rows of strings; `any`: either, but numbers must be finite and complete.
+        kind: `vector`: rows of numbers; `text`: rows of strings; `any`: either, but numbers must be finite and
+            complete.
         size: features a row, when known.
         low: least value, one for all features or one a feature.
         high: greatest value, likewise.
@@ -37,8 +38,8 @@ class Inputs(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Inputs:
-        for name in ("low", "high", "step"):
-            value = getattr(self, name)
+        bounds: dict[str, Bound | None] = {"low": self.low, "high": self.high, "step": self.step}
+        for name, value in bounds.items():
             if isinstance(value, tuple):
                 if self.size is None:
                     raise ValueError(f"{name} has one value a feature, so size must be given")
@@ -60,8 +61,10 @@ class Inputs(BaseModel):
 
         Args:
             queries: what the client asks.
+
         Returns:
             The snapped rows, shape (n, d), when `step` moved any of them; None when they stay as they are.
+
         Raises:
             ClientError: 422, with the offending member's path.
         """
@@ -113,8 +116,11 @@ class Inputs(BaseModel):
 
     def _admit_row(self, queries: Queries, row: int, value: object) -> None:
         """Find the missing or foreign feature in a row that is not a complete vector of numbers."""
-        features = list(value.values()) if isinstance(value, dict) else value
-        if not isinstance(features, list):
+        if isinstance(value, dict):
+            features = list(cast("dict[str, object]", value).values())
+        elif isinstance(value, list):
+            features = cast("list[object]", value)
+        else:
             if value is None or self.kind == "vector":
                 raise _outside("must be a list of numbers", queries.place(row, -1))
             return

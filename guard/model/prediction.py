@@ -1,8 +1,8 @@
 """What the model said, and what the client gets of it.
 
-A codec reads an upstream's answer into an `Answer`: a list of `Prediction`s (score matrices, each with the place that it was
-read from) and of `LabelSlot`s (places that repeat the label). The engine turns each prediction into a `Release` and writes it back
-through the same places, so that labels, scores and every copy of them agree.
+A codec reads an upstream's answer into an `Answer`: a list of `Prediction`s (score matrices, each with the place that
+it was read from) and of `LabelSlot`s (places that repeat the label). The engine turns each prediction into a
+`Release` and writes it back through the same places, so that labels, scores and every copy of them agree.
 """
 
 from __future__ import annotations

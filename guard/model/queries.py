@@ -62,7 +62,9 @@ class Queries:
     _tried: bool = field(default=False, repr=False)
 
     def matrix(self) -> Floats | None:
-        """Return the rows as numbers, shape (rows, d), float64, nested features flattened; None when they are not numbers.
+        """Return the rows as numbers, shape (rows, d), float64, nested features flattened.
+
+        None when they are not numbers.
 
         Missing features (null) are not numbers. Booleans and numeric strings are not numbers either.
 
@@ -88,11 +90,16 @@ class Queries:
         return array.reshape(self.rows, -1).astype(np.float64) + 0.0
 
     def replace(self, snapped: Floats) -> None:
-        """Take snapped rows, shape (rows, d), in place of what was read: noise, budgets and detectors see only these."""
+        """Take snapped rows, shape (rows, d), in place of what was read.
+
+        Noise, budgets and detectors see only these.
+        """
         self._matrix, self._tried = snapped, True
 
     def row_bytes(self) -> list[bytes]:
-        """Return canonical bytes for each row: the same for queries that decode to the same values, whatever their spelling.
+        """Return canonical bytes for each row.
+
+        The same for queries that decode to the same values, whatever their spelling.
 
         Numeric rows give their float64 values (1 and 1.0 agree); other rows their JSON with sorted keys and numbers as
         floats. No row's bytes depend on the rows beside it, unless the body is opaque.

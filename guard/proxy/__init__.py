@@ -1,0 +1,1 @@
+"""The two listeners, and the way of a request between them and the model."""

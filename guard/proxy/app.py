@@ -1,6 +1,7 @@
 """The data listener: a bare ASGI callable that reads a request, hands it to the handler and sends what comes back.
 
-Measured: routing and request objects of a framework cost more than all the numpy work, so this stays a function over raw messages.
+Measured: routing and request objects of a framework cost more than all the numpy work, so this stays a function over
+raw messages.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class DataApp:
                 connection.request_task = None
 
     async def respond(self, scope: Scope, receive: Receive) -> tuple[Response, bool]:
-        """Return the response, and whether the connection must be closed because the request was not read to its end."""
+        """Return the response, and whether the connection must be closed: the request was not read to its end."""
         began_s = self.clock.monotonic_s()
         active = self.plans.current
         method, path = cast("str", scope["method"]), cast("bytes", scope["raw_path"]).decode("ascii")
@@ -120,7 +121,8 @@ async def read_body(scope: Scope, headers: list[tuple[bytes, bytes]], receive: R
     """Read the request's body within the plan's bounds.
 
     Raises:
-        ClientError: 413 too large (before it is read, when Content-Length says so), 408 too slow, 400 for an HTTP/1.0 request
+        ClientError: 413 too large (before it is read, when Content-Length says so), 408 too slow, 400 for an HTTP/1.0
+            request
             with a transfer coding or a coding other than chunked.
     """
     limits = active.plan.limits

@@ -1,7 +1,9 @@
-"""The way of one request, a function per phase. No logic lives here: phases call codecs, defences, budgets and the engine.
+"""The way of one request, a function per phase.
 
-identify -> read -> inspect -> admit -> forward -> read_answer -> release -> render, then `record`, last and always. The phases `decide` and
-`observe` stand in the table of failures and arrive with detection.
+No logic lives here: phases call codecs, defences, budgets and the engine.
+
+identify -> read -> inspect -> admit -> forward -> read_answer -> release -> render, then `record`, last and always.
+The phases `decide` and `observe` stand in the table of failures and arrive with detection.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class Handler:
                     pending = step(x)
                     if pending is not None:
                         await pending
-                except Exception as error:  # noqa: BLE001 -- the one broad except: whatever fails has an outcome
+                except Exception as error:
                     action, shown = outcome(phase, error, x.route.mode)
                     if not isinstance(error, GuardError):
                         log.exception("bug in phase %s of route %s", phase, x.route.name)
@@ -156,7 +158,9 @@ class Handler:
             self.metrics.state_error()
 
     def dimension(self, route: RoutePlan, queries: Queries) -> int:
-        """Return a query's dimension for limits that scale with it: declared, or the smallest that the model has answered.
+        """Return a query's dimension for limits that scale with it.
+
+        Declared, or the smallest that the model has answered.
 
         A client that pads its queries with features that the model ignores must not raise its own limit.
         """
@@ -213,7 +217,11 @@ class Handler:
     def render_status(self, x: Exchange) -> None:
         """Answer health and readiness with the model's status and little else."""
         if x.reply is not None:
-            x.response = original_response(x.reply, x.active.plan.limits.answer_bytes) if x.route.mode == "shadow" else clean_status(x.reply)
+            x.response = (
+                original_response(x.reply, x.active.plan.limits.answer_bytes)
+                if x.route.mode == "shadow"
+                else clean_status(x.reply)
+            )
 
     def count_failure(self, x: Exchange, error: GuardError) -> None:
         """Count what failed, whether it was refused or passed over."""
@@ -258,5 +266,3 @@ class Handler:
                 metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)
-
-

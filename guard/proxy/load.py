@@ -17,6 +17,7 @@ def load_active(source: str | Path, *, api: str | None, env: Mapping[str, str]) 
         source: a preset's name or a file.
         api: the API of routes that name none.
         env: environment, for `{env: NAME}`.
+
     Raises:
         PolicyError: every mistake that was found.
     """

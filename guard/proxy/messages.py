@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from typing import cast
 
@@ -39,7 +40,8 @@ _VERSION_MEMBERS = ("version", "state", "status", "error_code", "error_message")
 def upstream_headers(x: Exchange) -> list[tuple[bytes, bytes]]:
     """Return the end-to-end headers of the request to the model.
 
-    Enforce: an allow-list. Shadow: all but hop-by-hop headers. Credentials go only where the policy says so, in either mode.
+    Enforce: an allow-list. Shadow: all but hop-by-hop headers. Credentials go only where the policy says so, in
+    either mode.
     """
     active, headers = x.active, x.call.headers
     strip = active.identity.strip
@@ -122,10 +124,8 @@ def clean_reply(reply: Reply, limit: int) -> Reply:
 
 def original_response(reply: Reply, limit: int) -> Response:
     """Return what the model said, in shadow: every end-to-end header, content decoded where it can be."""
-    try:
+    with contextlib.suppress(UpstreamError):  # an encoding that Guard cannot undo goes through with its header
         reply = clean_reply(reply, limit)
-    except UpstreamError:
-        pass  # an encoding that Guard cannot undo goes through with its header
     dropped = connection_tokens(reply.headers)
     headers = [h for h in reply.headers if h[0] not in _HOP_BY_HOP and h[0] not in dropped]
     if reply.status not in (204, 304):
@@ -145,14 +145,15 @@ def clean_status(reply: Reply) -> Response:
         kept = {key: members[key] for key in _STATUS_MEMBERS if isinstance(members.get(key), str | bool)}
         versions = members.get("model_version_status")
         if isinstance(versions, list):
-            kept["model_version_status"] = [_version(v) for v in cast("list[object]", versions) if isinstance(v, dict)]
+            kept["model_version_status"] = [
+                _version(cast("dict[str, object]", v)) for v in cast("list[object]", versions) if isinstance(v, dict)
+            ]
     body = orjson.dumps(kept) if kept else b""
     headers = [(b"content-type", b"application/json")] if kept else []
     return Response(reply.status, [*headers, (b"content-length", b"%d" % len(body))], body)
 
 
-def _version(value: object) -> dict[str, object]:
-    members = cast("dict[str, object]", value)
+def _version(members: dict[str, object]) -> dict[str, object]:
     kept: dict[str, object] = {k: members[k] for k in _VERSION_MEMBERS if isinstance(members.get(k), str)}
     status = members.get("status")
     if isinstance(status, dict):

@@ -1,8 +1,10 @@
-"""uvicorn's HTTP/1.1 protocol with bounds: header bytes, slow heads, stalled readers, pipelining, and disconnects that cancel work.
+"""uvicorn's HTTP/1.1 protocol with bounds.
 
-llhttp already refuses what smuggling needs: Content-Length beside Transfer-Encoding, repeated or malformed lengths, unknown transfer
-codings, folded headers, bare line feeds. What goes upstream is written afresh in any case. One sweep a second looks at all
-connections instead of a timer for each request.
+Header bytes, slow heads, stalled readers, pipelining, and disconnects that cancel work.
+
+llhttp already refuses what smuggling needs: Content-Length beside Transfer-Encoding, repeated or malformed lengths,
+unknown transfer codings, folded headers, bare line feeds. What goes upstream is written afresh in any case. One sweep
+a second looks at all connections instead of a timer for each request.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _RESPONSES = {
 }
 
 
-class TooMuch(Exception):  # noqa: N818 -- never leaves this file: it only stops the parser
+class TooMuch(Exception):
     """Stops the parser when a head is larger than the policy allows."""
 
 
@@ -79,9 +81,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer `status` without the application and close; between answers of other requests, just close."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self.unanswered():
             self.transport.write(_RESPONSES[status])
         self.transport.close()
+
+    def untouched(self) -> bool:
+        """Say whether no request has begun on this connection."""
+        return cast("object", self.cycle) is None
+
+    def unanswered(self) -> bool:
+        """Say whether no answer is half written, so that another may be."""
+        return self.untouched() or self.cycle.response_complete or not self.cycle.response_started
 
     def on_message_begin(self) -> None:
         """Start counting a head."""
@@ -140,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def idle_or_slow(self, now_s: float) -> bool:
         """Say whether a head has begun, or a new connection was made, too long ago."""
-        waiting = bool(self.head_bytes) or self.cycle is None
+        waiting = bool(self.head_bytes) or self.untouched()
         return waiting and now_s - self.since_s > self.limits().read_timeout_s
 
 

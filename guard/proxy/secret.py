@@ -1,4 +1,7 @@
-"""The noise secret: from a file or the environment; made once beside an embedded state; never made up where replicas share a state."""
+"""The noise secret: from a file or the environment.
+
+Made once beside an embedded state; never made up where replicas share a state.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ def load_secret(state: str, file: Path | None) -> bytes:
     Args:
         state: the state's URL.
         file: `--secret-file`; None to look at `GUARD_SECRET`, then beside the state.
+
     Raises:
-        StateError: the secret is too short, unreadable, or missing with Redis, where every replica must have the same one.
+        StateError: the secret is too short, unreadable, or missing with Redis, where every replica must have the same
+            one.
     """
     if file is not None:
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import uvicorn
 
 from guard.errors import GuardError, StateError, UpstreamError
-from guard.policy.schema import Limits
 from guard.ports import State
 from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
@@ -70,7 +70,11 @@ async def serve(settings: Settings) -> None:
     """
     metrics = Metrics()
     active = settings.load()
-    plans = Plans(settings.load, lambda ok, message: _reloaded(metrics, plans, ok, message), active)
+
+    def reloaded(ok: bool, message: str) -> None:
+        _reloaded(metrics, plans, ok, message)
+
+    plans = Plans(settings.load, reloaded, active)
     metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
     for warning in active.plan.warnings:
         log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
@@ -81,7 +85,9 @@ async def serve(settings: Settings) -> None:
     admin_listener = bind(*settings.admin) if settings.admin is not None else None
     state = open_state(settings.state)
     limits = active.plan.limits
-    upstream = HttpUpstream(settings.upstream, max_connections=limits.concurrency, max_response_bytes=limits.answer_bytes)
+    upstream = HttpUpstream(
+        settings.upstream, max_connections=limits.concurrency, max_response_bytes=limits.answer_bytes
+    )
     clients, clock = RecentClients(), SystemClock()
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
@@ -105,7 +111,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: _hang_up(plans))
-    background = [asyncio.create_task(plans.watch()), asyncio.create_task(sweep_forever(server.server_state.connections))]
+    background = [
+        asyncio.create_task(plans.watch()),
+        asyncio.create_task(sweep_forever(server.server_state.connections)),
+    ]
     try:
         await _settle(state)
         settings.ready(listener.getsockname()[:2], admin_listener.getsockname()[:2] if admin_listener else None)
@@ -128,11 +137,10 @@ async def _settle(state: State) -> None:
 class Listener(uvicorn.Server):
     """A uvicorn server that leaves signals to Guard, which runs two of them."""
 
-    def capture_signals(self):  # noqa: ANN201 -- uvicorn's own context manager type
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
         """Capture nothing."""
-        import contextlib  # noqa: PLC0415
-
-        return contextlib.nullcontext()
+        yield
 
 
 COMMON: dict[str, Any] = {  # Any: uvicorn's keyword arguments
@@ -204,5 +212,3 @@ async def upstream_ready(upstream: HttpUpstream, plans: Plans) -> bool | str:
         return error.message
     # Any answer shows that a server is there; a health endpoint must also say that it is well.
     return True if endpoint is None or reply.status < 500 else f"the model answers {reply.status}"
-
-

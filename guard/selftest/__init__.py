@@ -1,1 +1,4 @@
-"""Real attacks on real models, as an outsider would run them: over HTTP, with no import of Guard's codecs or defences."""
+"""Real attacks on real models, as an outsider would run them.
+
+Over HTTP, with no import of Guard's codecs or defences.
+"""

@@ -1,8 +1,8 @@
 """Equation solving: copy a softmax regression from its answers to random queries.
 
-Source: Tramer, Zhang, Juels, Reiter, Ristenpart, "Stealing Machine Learning Models via Prediction APIs", USENIX Security 2016, sections
-4.1 and 4.3. Differs: besides solving the equations log(p_i / p_0) = (w_i - w_0) x + b_i - b_0 by least squares, a second copy is
-fitted by cross-entropy to whatever scores came, which survives rounding.
+Source: Tramer, Zhang, Juels, Reiter, Ristenpart, "Stealing Machine Learning Models via Prediction APIs", USENIX
+Security 2016, sections 4.1 and 4.3. Differs: besides solving the equations log(p_i / p_0) = (w_i - w_0) x + b_i - b_0
+by least squares, a second copy is fitted by cross-entropy to whatever scores came, which survives rounding.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+
+from guard.selftest.lab import untyped
 
 Floats = NDArray[np.float64]
 _RIDGES = (1e-6, 1e-4, 1e-3, 1e-2)
@@ -107,8 +108,10 @@ def harvest(
         dimension: d.
         rng: draws the queries.
         progress: called with the number of queries done.
+
     Returns:
         (queries that were answered, shape (m, d); their scores, shape (m, k)), m <= queries.
+
     Raises:
         Refused: the very first query was refused.
     """
@@ -172,8 +175,7 @@ def _softmax(z: Floats) -> Floats:
 
 def _least_squares(x: Floats, y: Floats) -> Floats:
     logs = np.log(y)
-    solved = np.linalg.lstsq(_with_bias(x), logs - logs.mean(axis=1, keepdims=True), rcond=None)[0]
-    return solved.T
+    return (np.linalg.pinv(_with_bias(x)) @ (logs - logs.mean(axis=1, keepdims=True))).T
 
 
 def _completed(y: Floats) -> Floats:
@@ -186,8 +188,7 @@ def _completed(y: Floats) -> Floats:
 
 
 def _cross_entropy(x: Floats, y: Floats, ridge: float) -> Floats:
-    from scipy.optimize import minimize  # noqa: PLC0415 -- comes with scikit-learn, the demo extra
-
+    minimize = untyped("scipy.optimize").minimize  # comes with scikit-learn
     features = _with_bias(x)
     target = _completed(y)
     k, d = y.shape[1], features.shape[1]
@@ -202,4 +203,4 @@ def _cross_entropy(x: Floats, y: Floats, ridge: float) -> Floats:
         return float(value), gradient.ravel()
 
     found = minimize(loss, np.zeros(k * d), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
-    return found.x.reshape(k, d)
+    return np.asarray(found.x, dtype=np.float64).reshape(k, d)

@@ -1,7 +1,8 @@
 """A real model on real data, served over the Open Inference protocol: what `guard demo` puts Guard in front of.
 
-`python -m guard.selftest.lab` trains a softmax regression on scikit-learn's handwritten digits (bundled with the package) and serves it on
-127.0.0.1. The data are split in three: half trains the model, a quarter is what an attacker owns, a quarter is held out to measure.
+`python -m guard.selftest.lab` trains a softmax regression on scikit-learn's handwritten digits (bundled with the
+package) and serves it on 127.0.0.1. The data are split in three: half trains the model, a quarter is what an attacker
+owns, a quarter is held out to measure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import socket
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def untyped(module: str) -> Any:  # Any: scikit-learn and scipy have no types
+    """Import a module of the demo extra when it is needed."""
+    return import_module(module)
+
+
 @dataclass(frozen=True)
 class Digits:
     """Handwritten digits: 1,797 images of 8 x 8 pixels from 0 to 16, ten classes, 650 unknowns.
@@ -38,21 +45,15 @@ class Digits:
     @cached_property
     def split(self) -> tuple[Floats, Ints, Floats, Ints, Floats, Ints]:
         """(training x, y, the attacker's x, y, held-out x, y); x of shape (n, 64)."""
-        from sklearn.datasets import load_digits  # noqa: PLC0415 -- the demo extra
-        from sklearn.model_selection import train_test_split  # noqa: PLC0415
-
-        x, y = load_digits(return_X_y=True)
-        train_x, rest_x, train_y, rest_y = train_test_split(x, y, test_size=0.5, random_state=self.seed, stratify=y)
-        own_x, held_x, own_y, held_y = train_test_split(
-            rest_x, rest_y, test_size=0.5, random_state=self.seed, stratify=rest_y
-        )
+        x, y = untyped("sklearn.datasets").load_digits(return_X_y=True)
+        split = untyped("sklearn.model_selection").train_test_split
+        train_x, rest_x, train_y, rest_y = split(x, y, test_size=0.5, random_state=self.seed, stratify=y)
+        own_x, held_x, own_y, held_y = split(rest_x, rest_y, test_size=0.5, random_state=self.seed, stratify=rest_y)
         return train_x, train_y, own_x, own_y, held_x, held_y
 
     def fit(self, x: Floats, y: Ints) -> Any:  # Any: a scikit-learn estimator, which has no types
         """Train the softmax regression; pixels are scaled to [0, 1]."""
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-
-        return LogisticRegression(C=1.0, max_iter=2000).fit(x / 16.0, y)
+        return untyped("sklearn.linear_model").LogisticRegression(C=1.0, max_iter=2000).fit(x / 16.0, y)
 
 
 def app(model: Any) -> Starlette:  # Any: a scikit-learn estimator

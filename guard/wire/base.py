@@ -1,13 +1,14 @@
 """What a codec is: the one file that knows an API.
 
-A codec brings the API's endpoints, reads queries from a request, reads predictions from an answer, writes releases back in the API's
-own shape, and speaks its error envelope. It does no I/O and knows no policy but the route's `Outputs` and `fields`.
+A codec brings the API's endpoints, reads queries from a request, reads predictions from an answer, writes releases
+back in the API's own shape, and speaks its error envelope. It does no I/O and knows no policy but the route's
+`Outputs` and `fields`.
 
-Theory of operation. `read` decodes a request once and returns a `Reading`: the queries, and the body to forward. What is
-forwarded must be what was read: a body with duplicate members would let the model see another query than the one that was
-charged, so `forwardable` re-encodes any body whose members cannot all be accounted for. `answer` decodes the reply into a
-document, leaves out what the policy does not let out, and returns the places of scores and labels in it; the engine writes
-releases through those places, and `render` encodes the document.
+Theory of operation. `read` decodes a request once and returns a `Reading`: the queries, and the body to forward. What
+is forwarded must be what was read: a body with duplicate members would let the model see another query than the one
+that was charged, so `forwardable` re-encodes any body whose members cannot all be accounted for. `answer` decodes the
+reply into a document, leaves out what the policy does not let out, and returns the places of scores and labels in it;
+the engine writes releases through those places, and `render` encodes the document.
 """
 
 from __future__ import annotations

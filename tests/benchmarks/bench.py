@@ -1,9 +1,11 @@
 """`make bench`: Guard beside an nginx and an aiohttp passthrough, in one run, as ratios.
 
-One worker pinned to one core; the load generator (wrk) and the upstream (nginx serving files) share the other. Machines are shared and noisy, so
-contenders take turns within every round and what counts is the median over rounds of a contender's figure divided by nginx's in the
-same round. Writes docs/benchmarks.md.
+One worker pinned to one core; the load generator (wrk) and the upstream (nginx serving files) share the other.
+Machines are shared and noisy, so contenders take turns within every round and what counts is the median over rounds
+of a contender's figure divided by nginx's in the same round. Writes docs/benchmarks.md.
 """
+
+# ruff: noqa: E501 -- configurations and table rows are one line each
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,9 +139,13 @@ def contenders(folder: Path, upstream: int, only: str | None) -> list[Contender]
         return [sys.executable, "-m", "guard", "serve", *where, "--admin", "off", "--log-level", "error"]
 
     made = [
-        Contender("nginx passthrough", ["nginx", "-c", str(folder / "pass.conf"), "-e", str(folder / "pass.err")], ports[0]),
+        Contender(
+            "nginx passthrough", ["nginx", "-c", str(folder / "pass.conf"), "-e", str(folder / "pass.err")], ports[0]
+        ),
         Contender("Guard, empty policy", guard("empty.yaml", "memory:", ports[1]), ports[1]),
-        Contender("Guard, noise + top_k + round + rows budget, `memory:`", guard("policy.yaml", "memory:", ports[2]), ports[2]),
+        Contender(
+            "Guard, noise + top_k + round + rows budget, `memory:`", guard("policy.yaml", "memory:", ports[2]), ports[2]
+        ),
         Contender("the same, `sqlite:`", guard("policy.yaml", f"sqlite:{folder / 'g.db'}", ports[3]), ports[3]),
         Contender("aiohttp passthrough", [sys.executable, str(folder / "aio.py"), url, str(ports[4])], ports[4]),
     ]
@@ -147,7 +153,7 @@ def contenders(folder: Path, upstream: int, only: str | None) -> list[Contender]
 
 
 @contextlib.contextmanager
-def running(command: list[str], core: int, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], core: int, port: int, log: Path) -> Generator[subprocess.Popen[bytes]]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as out:
@@ -200,7 +206,10 @@ def rss_mb(pid: int) -> float:
 def load(folder: Path, payload: int, connections: int, seconds: int, port: int) -> dict[str, float]:
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
     done = subprocess.run(
-        [*command, "-s", str(folder / f"m{payload}.lua"), f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False
+        [*command, "-s", str(folder / f"m{payload}.lua"), f"http://127.0.0.1:{port}/"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = re.search(r"RES (\{.*\})", done.stdout)
     if found is None:
@@ -222,7 +231,11 @@ def measure(all_: list[Contender], folder: Path, rounds: int, seconds: int) -> N
                     result["rps"] = result["n"] / result["us"] * 1e6
                     result["rss"] = rss_mb(pid)
                     contender.results.setdefault((payload, connections), []).append(result)
-                print(f"round {number + 1} of {rounds}: {payload}, {connections} connection(s)", file=sys.stderr, flush=True)
+                print(
+                    f"round {number + 1} of {rounds}: {payload}, {connections} connection(s)",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 def report(all_: list[Contender], rounds: int, seconds: int) -> str:
@@ -240,7 +253,9 @@ def report(all_: list[Contender], rounds: int, seconds: int) -> str:
     for payload in PAYLOADS:
         for connections in (32, 1):
             lines += [f"## {payload}, {connections} connection{'s' if connections > 1 else ''}", ""]
-            lines += ["| | requests/s ÷ nginx [least, most] | requests/s | CPU µs a request | p50 ms | p99 ms | added p50 µs | RSS MB |"]
+            lines += [
+                "| | requests/s ÷ nginx [least, most] | requests/s | CPU µs a request | p50 ms | p99 ms | added p50 µs | RSS MB |"
+            ]
             lines += ["|---|---|---|---|---|---|---|---|"]
             for contender in all_:
                 mine, base = contender.results[payload, connections], first.results[payload, connections]
@@ -285,7 +300,11 @@ def main() -> int:
     (folder / "up.conf").write_text(UPSTREAM_CONF % {"dir": folder, "port": upstream})
     all_ = contenders(folder, upstream, options.only)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(running(["nginx", "-c", str(folder / "up.conf"), "-e", str(folder / "up.err")], 1, upstream, folder / "up.log"))
+        stack.enter_context(
+            running(
+                ["nginx", "-c", str(folder / "up.conf"), "-e", str(folder / "up.err")], 1, upstream, folder / "up.log"
+            )
+        )
         for i, contender in enumerate(all_):
             contender.process = stack.enter_context(running(contender.command, 0, contender.port, folder / f"{i}.log"))
         for index in range(len(PAYLOADS)):

@@ -1,7 +1,8 @@
 """Scenarios as data: a policy, exchanges, and what must and must not happen.
 
-A file holds several scenarios. `expect.json` is compared whole; `has` and `hasnt` look for text in the answer; `upstream.saw` likewise in what
-the model was sent; `upstream.asked: false` says that the model must not have been asked at all.
+A file holds several scenarios. `expect.json` is compared whole; `has` and `hasnt` look for text in the answer;
+`upstream.saw` likewise in what the model was sent; `upstream.asked: false` says that the model must not have been
+asked at all.
 """
 
 from __future__ import annotations

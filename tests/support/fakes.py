@@ -1,4 +1,7 @@
-"""Shipped adapters' stand-ins for tests: an upstream that answers by script, a clock that is set, and Guard without sockets."""
+"""Shipped adapters' stand-ins for tests.
+
+An upstream that answers by script, a clock that is set, and Guard without sockets.
+"""
 
 from __future__ import annotations
 

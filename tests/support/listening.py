@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import uvicorn
 
@@ -14,7 +14,7 @@ from tests.support.fakes import Guarded
 
 
 @contextlib.asynccontextmanager
-async def listening(guarded: Guarded) -> AsyncIterator[tuple[int, Listener]]:
+async def listening(guarded: Guarded) -> AsyncGenerator[tuple[int, Listener]]:
     """Yield the port and the server."""
     config = uvicorn.Config(guarded.app, http=bounded(lambda: guarded.plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = 1

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ def free_port() -> int:
 
 
 def venv_of(name: str) -> Path:
-    """Return the Python of the venv for tests/real/servers/NAME; it is made once for each content of requirements.txt."""
+    """Return the Python of the venv for tests/real/servers/NAME.
+
+    It is made once for each content of requirements.txt.
+    """
     requirements = SERVERS / name / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     folder = ROOT / ".venvs" / f"{name}-{digest}"
@@ -41,10 +44,12 @@ def venv_of(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def process(command: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], log: Path, env: dict[str, str] | None = None) -> Generator[subprocess.Popen[bytes]]:
     """Run a process that ends with this context; its output goes to `log`."""
     with log.open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True)
+        running = subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True
+        )
     try:
         yield running
     finally:
@@ -68,7 +73,9 @@ def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path, timeou
 
 
 @contextlib.contextmanager
-def guard(policy: Path | str, upstream: str, folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Guard]:
+def guard(
+    policy: Path | str, upstream: str, folder: Path, *options: str, env: dict[str, str] | None = None
+) -> Generator[Guard]:
     """Run `guard serve` on free ports."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "guard.log"

@@ -69,7 +69,9 @@ def test_answers_that_cannot_be_undone_are_withheld(coding: bytes, body: bytes) 
 
 
 def test_shadow_gives_back_what_it_cannot_undo() -> None:
-    made = original_response(Reply(200, [(b"content-encoding", b"br"), (b"connection", b"x-hop"), (b"x-hop", b"1")], b"??"), 100)
+    made = original_response(
+        Reply(200, [(b"content-encoding", b"br"), (b"connection", b"x-hop"), (b"x-hop", b"1")], b"??"), 100
+    )
     assert made.headers == [(b"content-encoding", b"br"), (b"content-length", b"2")]
     undone = original_response(Reply(200, [(b"content-encoding", b"gzip")], gzip.compress(b"hello")), 100)
     assert (undone.headers, undone.body) == ([(b"content-length", b"5")], b"hello")
@@ -82,9 +84,16 @@ def test_connection_header_names_hop_by_hop_headers() -> None:
 
 @pytest.mark.parametrize(
     ("status", "given", "code"),
-    [(400, 400, "upstream_rejected"), (422, 422, "upstream_rejected"), (401, 502, "upstream_failed"), (500, 502, "upstream_failed"),
-     (302, 502, "upstream_failed"), (429, 503, "upstream_busy"), (503, 503, "upstream_busy")],
-)  # fmt: skip
+    [
+        (400, 400, "upstream_rejected"),
+        (422, 422, "upstream_rejected"),
+        (401, 502, "upstream_failed"),
+        (500, 502, "upstream_failed"),
+        (302, 502, "upstream_failed"),
+        (429, 503, "upstream_busy"),
+        (503, 503, "upstream_busy"),
+    ],
+)
 def test_the_models_errors_become_clean_ones(status: int, given: int, code: str) -> None:
     error = upstream_refusal(Reply(status, [(b"retry-after", b"7")], b"Traceback"))
     assert (error.status, error.code) == (given, code)
@@ -102,7 +111,10 @@ def test_status_answers_say_little() -> None:
             "name": "m",
             "ready": True,
             "weights": [1.5],
-            "model_version_status": [{"version": "1", "state": "AVAILABLE", "host": "x", "status": {"error_code": "OK", "trace": 1}}, 7],
+            "model_version_status": [
+                {"version": "1", "state": "AVAILABLE", "host": "x", "status": {"error_code": "OK", "trace": 1}},
+                7,
+            ],
         }
     )
     made = clean_status(Reply(200, [], body))

@@ -71,7 +71,7 @@ async def watched(plans: Plans) -> AsyncGenerator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 -- what is waited for are files and threads, which set no event
+        while not condition():
             await asyncio.sleep(0.001)
 
 
