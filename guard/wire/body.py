@@ -94,7 +94,7 @@ def _decode(body: bytes) -> tuple[Any, bool, bool]:  # Any: decoded JSON
 
 def _integer(digits: str) -> int | float:
     """Read an integer as orjson does: a float where 64 bits do not hold it."""
-    value = int(digits) if len(digits) < 20 else float(digits)
+    value = int(digits) if len(digits) < 40 else float(digits)
     return value if -(2**63) <= value < 2**64 else float(value)
 
 

@@ -120,7 +120,7 @@ def classify(
     vectors = _score_columns(tables, outputs)
     if principal is None and vectors:
         principal = tables[vectors[0]][0]
-    sight = _Sight(outputs, principal, len(columns) == 1)
+    sight = _Sight(outputs, principal, alone=len(columns) == 1 and principal is None)
     labels = {name for name in columns if name not in vectors and sight.is_label(name, columns[name], tables[name])}
     lone = None if principal is not None else _lone_column(tables, labels, outputs)
     roles: dict[str, Column] = {}
@@ -258,7 +258,8 @@ def _words(values: object) -> bool:
         return values.ndim == 1 and cast("NDArray[np.generic]", values).dtype.kind in "US"
     if not isinstance(values, list | tuple):
         return False
-    return set(map(type, cast("Sequence[object]", values))) <= {str, int, bool, type(None)}
+    kinds = set(map(type, cast("Sequence[object]", values)))
+    return kinds <= {str, int, bool, type(None)} and kinds != {type(None)}
 
 
 def _texts(values: object) -> Sequence[object]:
