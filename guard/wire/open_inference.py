@@ -169,6 +169,9 @@ class OpenInference:
             self._clean(cast("Json", member), _TENSOR_MEMBERS, answer)
         upstream["outputs"] = members
         self._clean(upstream, _ANSWER_MEMBERS, answer)
+        for key in _TEXTS:
+            if not isinstance(upstream.get(key), str | None):
+                del upstream[key]
         answer.document = _Reply(upstream, bare_nan)
         return answer
 
@@ -194,6 +197,8 @@ class OpenInference:
 
     def _clean(self, members: Json, known: frozenset[str], answer: Answer) -> None:
         """Leave out what the API does not define, in place; under `all` only what holds floats, which may be scores."""
+        if members.keys() <= known:
+            return
         for key in [key for key in members if key not in known]:
             value = members[key]
             if self.reader.fields == "all" and not holds_floats(value):
@@ -206,9 +211,6 @@ class OpenInference:
                 members[key] = {"content_type": content_type}
             elif value:
                 answer.dropped.append(key)
-        for key in _TEXTS:
-            if key in members and not isinstance(members[key], str | None):
-                del members[key]
 
     def render(self, answer: Answer) -> tuple[bytes, bytes]:
         """Encode the answer; NaN stays bare where the upstream wrote it bare."""
