@@ -113,6 +113,8 @@ class Inputs(BaseModel):
                 raise _outside("must be a text", queries.place(row, -1))
             else:
                 self._admit_row(queries, row, value)
+        if self.kind == "vector":
+            raise _ragged(queries)
 
     def _admit_row(self, queries: Queries, row: int, value: object) -> None:
         """Find the missing or foreign feature in a row that is not a complete vector of numbers."""
@@ -131,9 +133,15 @@ class Inputs(BaseModel):
                 raise _outside("must be a finite number", queries.place(row, column))
             if self.kind == "vector" and (isinstance(item, bool | str | dict)):
                 raise _outside("must be a number", queries.place(row, column))
-        if self.kind == "vector":
-            size = f"{self.size} features" if self.size else "as many features as the others"
-            raise _outside(f"must have {size}", queries.place(row, -1))
+        if self.kind == "vector" and self.size is not None and len(features) != self.size:
+            raise _outside(f"must have {self.size} features", queries.place(row, -1))
+
+
+def _ragged(queries: Queries) -> ClientError:
+    """Name the first row that differs in length from the one before it; every feature of every row is a number."""
+    lengths = [len(cast("list[object]", value)) for value in queries.row_values()]
+    row = next((row for row in range(1, len(lengths)) if lengths[row] != lengths[row - 1]), 0)
+    return _outside("must have as many features as the others", queries.place(row, -1))
 
 
 def _at(bad: np.ndarray, what: str, queries: Queries) -> ClientError:
