@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from errno import EADDRINUSE
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -102,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     except GuardError as error:
         return fail(error.message, code=2)
     except OSError as error:
-        return fail(f"cannot listen: {error.strerror}", hint="is another process on --listen or --admin?", code=3)
+        hint = "is another guard running? --listen and --admin choose other addresses"
+        return fail(error.strerror or str(error), hint=hint if error.errno == EADDRINUSE else "", code=3)
     return 0
 
 
@@ -131,8 +133,11 @@ def _check_admin(admin: tuple[str, int] | None) -> None:
 
 def _check_upstream(upstream: str, listen: tuple[str, int]) -> None:
     parts = urlsplit(upstream)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
         raise ValueError(f"--upstream must be http://HOST:PORT or https://HOST:PORT, got {upstream}")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     if (parts.hostname, port) == listen:
         raise ValueError("--upstream is Guard's own --listen address: requests would go round in circles")

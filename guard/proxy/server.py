@@ -156,16 +156,20 @@ COMMON: dict[str, Any] = {  # Any: uvicorn's keyword arguments
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a listening socket."""
+    """Bind a listening socket.
+
+    Raises:
+        OSError: it cannot be; the message names the address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
         sock.listen(1024)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     sock.setblocking(False)
     return sock
 
