@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -61,6 +62,11 @@ class Budget(BaseModel, frozen=True):
     mode: Literal["shadow", "enforce"] = "enforce"
 
     @property
+    def scales(self) -> bool:
+        """Whether the limit follows the queries' dimension."""
+        return False
+
+    @cached_property
     def name(self) -> str:
         """The stable name inside its ledger and in metrics.
 

@@ -35,6 +35,11 @@ class Information(Budget, frozen=True):
     per_dimension: float = Field(default=1 / 3, gt=0, le=1000)
     then: Then = "label_only"
 
+    @property
+    def scales(self) -> bool:
+        """Whether the limit follows the queries' dimension: it does under `auto`."""
+        return self.graded_answers == "auto"
+
     def limit_for(self, dimension: int) -> int:
         """Return the number of graded answers for queries of `dimension` features, at least 1.
 

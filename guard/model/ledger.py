@@ -28,9 +28,8 @@ digests; a counter that is gone stays gone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Then = Literal["deny", "label_only"]
 
@@ -43,8 +42,7 @@ class Admission(Enum):
     DENY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """One budget's claim on one scope.
 
     Args:
@@ -76,8 +74,7 @@ class Charge:
         return int(now_s // self.window_s) if self.window_s else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(NamedTuple):
     """A counter's values.
 
     Args:
@@ -89,8 +86,7 @@ class Spend:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What one atomic call did.
 
     Args:

@@ -122,8 +122,9 @@ def _route(route: Route, parent: Mode, codec: Codec, api: str) -> RoutePlan:
         budgets=budgets,
         ledger=f"shadow:{ledger}" if mode == "shadow" else ledger,
         endpoints=_endpoints(route, codec),
-        grades=grades,
-        needs_queries=any(d.random for d in route.defences) or any(b.distinct for b in budgets),
+        binding=tuple(b for b in budgets if mode == "shadow" or b.mode == "enforce"),
+        watched=tuple(b for b in budgets if mode == "enforce" and b.mode == "shadow"),
+        scales=any(b.scales for b in budgets),
     )
 
 

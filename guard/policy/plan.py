@@ -64,8 +64,9 @@ class RoutePlan:
         budgets: charged in one atomic step.
         ledger: names the counters; shadow ones live under a prefix of their own.
         endpoints: scoring and status endpoints.
-        grades: answers carry more than labels, so they cost graded answers.
-        needs_queries: something keys on the queries' values.
+        binding: the budgets whose outcome counts (in shadow it is computed, and overruled).
+        watched: the budgets in shadow on an enforcing route.
+        scales: a budget's limit follows the queries' dimension.
     """
 
     name: str
@@ -79,8 +80,9 @@ class RoutePlan:
     budgets: tuple[Budget, ...]
     ledger: str
     endpoints: tuple[OpenEndpoint, ...]
-    grades: bool
-    needs_queries: bool
+    binding: tuple[Budget, ...]
+    watched: tuple[Budget, ...]
+    scales: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from guard.budgets.base import Budget
 from guard.engine.admit import charges, decision, digests, dimension_of
 from guard.engine.failures import Phase, outcome
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import release
 from guard.errors import ClientError, Denied, GuardError, StateError, UpstreamError
 from guard.model.client import Client
-from guard.model.ledger import Admission
+from guard.model.ledger import Admission, Charge
 from guard.model.queries import Queries
 from guard.policy.plan import RoutePlan
 from guard.ports import Clock, State, Upstream
@@ -126,28 +127,18 @@ class Handler:
 
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked."""
-        if not x.route.budgets:
-            return
-        queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
-        client = self.client_of(x)
-        watched = tuple(b for b in x.route.budgets if b.mode == "shadow")
-        if watched and x.route.mode == "enforce":
-            await self.watch(x, client, queries)
-        binding = tuple(b for b in x.route.budgets if b.mode == "enforce" or x.route.mode == "shadow")
-        if not binding:
-            return
-        distinct = any(budget.distinct for budget in binding)
-        seen = digests(self.secret, queries) if distinct else None
-        made = charges(binding, client, x.rows, self.dimension(x.route, queries) if distinct else 0, seen)
-        x.charges, x.receipt = made, await self.state.charge(x.route.ledger, made, x.now_s)
-        x.labels_only = decision(x.receipt, made, x.now_s)
+        route = x.route
+        if route.watched:
+            await self.watch(x)
+        if route.binding:
+            x.charges = made = self.claims(x, route.binding)
+            x.receipt = await self.state.charge(route.ledger, made, x.now_s)
+            x.labels_only = decision(x.receipt, made, x.now_s)
 
-    async def watch(self, x: Exchange, client: Client, queries: Queries) -> None:
+    async def watch(self, x: Exchange) -> None:
         """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
-        budgets = tuple(b for b in x.route.budgets if b.mode == "shadow")
         try:
-            seen = digests(self.secret, queries) if any(b.distinct for b in budgets) else None
-            made = charges(budgets, client, x.rows, self.dimension(x.route, queries), seen)
+            made = self.claims(x, x.route.watched)
             receipt = await self.state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
             if receipt.admission is not Admission.ALLOW:
                 x.metrics.refusal(made[receipt.binding or 0].budget)
@@ -156,6 +147,14 @@ class Handler:
             x.metrics.verdict("deny", "shadow")
         except StateError:
             self.metrics.state_error()
+
+    def claims(self, x: Exchange, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
+        """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
+        if not any(budget.distinct for budget in budgets):
+            return charges(budgets, self.client_of(x), x.rows, 0, None)
+        queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
+        seen = digests(self.secret, queries)
+        return charges(budgets, self.client_of(x), x.rows, self.dimension(x.route, queries), seen)
 
     def dimension(self, route: RoutePlan, queries: Queries) -> int:
         """Return a query's dimension for limits that scale with it.
@@ -190,7 +189,7 @@ class Handler:
         x.answer = x.route.codec.answer(clean_reply(x.reply, x.active.plan.limits.answer_bytes), x.reading)
         if x.answer.rows > x.rows:
             raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
-        if any(getattr(budget, "graded_answers", None) == "auto" for budget in x.route.budgets):
+        if x.route.scales:
             asked = dimension_of(x.reading.queries)
             self.dimensions[x.route.ledger] = min(asked, self.dimensions.get(x.route.ledger, asked))
 

@@ -74,8 +74,9 @@ def _transparent(plan: Plan) -> RoutePlan:
         budgets=(),
         ledger="shadow:none",
         endpoints=(),
-        grades=False,
-        needs_queries=False,
+        binding=(),
+        watched=(),
+        scales=False,
     )
 
 

@@ -98,29 +98,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["guard.connection"] = self  # pyright: ignore[reportGeneralTypeIssues]  # an extension of the ASGI scope
         self.in_head = True
-        self.counted = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Count the request line."""
-        self.count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header with its separators."""
-        self.count(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def count(self, size: int) -> None:
-        """Add to the head's size; stop the parser when it is too large."""
-        self.counted += size
-        if self.counted > self.limits().header_bytes:
-            self.refuse(431)
-            raise TooMuch
 
     def on_headers_complete(self) -> None:
         """End of a head: the sweep stops watching it, and the body has a deadline of its own."""
         self.in_head = False
         self.head_bytes = 0
+        # Summed here in one go: a callback for every header would cost more than all the rest of this class.
+        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+        if size > self.limits().header_bytes:
+            self.refuse(431)
+            raise TooMuch
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refuse(400)
             raise TooMuch

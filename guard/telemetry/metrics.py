@@ -1,17 +1,23 @@
-"""Metrics for Prometheus. Labels are bounded: route, outcome, action, mode, budget; never a client.
+"""Metrics for Prometheus.
 
-Counting is on the way of every request, so `RouteMetrics` holds children that are bound already: binding costs more
-than counting. Every route has families of its own, which `expose` puts together family by family in small pieces: a
-scrape of 64 routes would otherwise stop the event loop, and with it every request, for longer than a request takes.
+Labels are bounded: route, outcome, action, mode, budget; never a client.
+
+Counting is on the way of every request, so a route's own metrics are plain numbers without a lock, which the library
+only collects and renders. Every route has families of its own, which `expose` puts together family by family in small
+pieces: a scrape of 64 routes would otherwise stop the event loop, and with it every request, for longer than a request
+takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric
+from prometheus_client import CollectorRegistry, Counter, Info, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -40,113 +46,166 @@ class RouteMetrics:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
         self.families: list[Collector] = []
-        self._requests = _Bound(self._counter("guard_requests_total", "Requests by outcome.", "outcome"), name)
-        self.rows: Callable[[float], None] = self._counter("guard_rows_total", "Rows answered.").labels(name).inc
-        """Count rows that were answered."""
-        self.added = self._histogram(
-            "guard_added_latency_seconds", "Time in Guard, without the model.", LATENCY_BUCKETS_S
-        )
+
+        def tally(family: str, text: str, *labels: str) -> Tally:
+            made = Tally(family, text, name, labels)
+            self.families.append(made)
+            return made
+
+        def spread(family: str, text: str, bounds: tuple[float, ...]) -> Callable[[float], None]:
+            made = Spread(family, text, name, bounds)
+            self.families.append(made)
+            return made.observe
+
+        self._requests = tally("guard_requests_total", "Requests by outcome.", "outcome").inc
+        self._rows = tally("guard_rows_total", "Rows answered.").inc
+        self.added = spread("guard_added_latency_seconds", "Time in Guard, without the model.", LATENCY_BUCKETS_S)
         """Observe the seconds that Guard itself took."""
-        self.upstream = self._histogram("guard_upstream_latency_seconds", "Time the model took.", LATENCY_BUCKETS_S)
+        self.upstream = spread("guard_upstream_latency_seconds", "Time the model took.", LATENCY_BUCKETS_S)
         """Observe the seconds that the model took."""
-        verdicts = self._counter("guard_verdicts_total", "Requests by action and mode.", "action", "mode")
-        self._verdicts = _Bound(verdicts, name)
-        self.shift = self._histogram(
-            "guard_score_shift_l1", "Mean L1 distance from what the model said to what was released.", SHIFT_BUCKETS_L1
-        )
+        self._verdicts = tally("guard_verdicts_total", "Requests by action and mode.", "action", "mode").inc
+        text = "Mean L1 distance from what the model said to what was released."
+        self.shift = spread("guard_score_shift_l1", text, SHIFT_BUCKETS_L1)
         """Observe an answer's mean L1 shift."""
-        changed = self._counter("guard_top1_changed_total", "Rows whose most likely class was changed.")
-        self.top1_changed: Callable[[float], None] = changed.labels(name).inc
-        """Count rows whose argmax was changed."""
-        self._charges = _Bound(
-            self._counter("guard_budget_charges_total", "What budgets were charged.", "budget"), name
-        )
-        refusals = self._counter("guard_budget_refusals_total", "Requests that a budget refused.", "budget")
-        self._refusals = _Bound(refusals, name)
-        text = "Lowest share of a budget that a client had left, in the window seen last."
-        self._remaining = Gauge("guard_budget_remaining_ratio", text, ("route", "budget"), registry=None)
+        self._changed = tally("guard_top1_changed_total", "Rows whose most likely class was changed.").inc
+        self._charges = tally("guard_budget_charges_total", "What budgets were charged.", "budget").inc
+        self._refusals = tally("guard_budget_refusals_total", "Requests that a budget refused.", "budget").inc
+        self._remaining = Lowest(name)
         self.families.append(self._remaining)
-        self._lowest: dict[str, _Lowest] = {}
-        self._unreadable = self._counter("guard_unreadable_total", "Answers that could not be read.").labels(name).inc
-
-    def _counter(self, family: str, text: str, *labels: str) -> Counter:
-        made = Counter(family, text, ("route", *labels), registry=None)
-        self.families.append(made)
-        return made
-
-    def _histogram(self, family: str, text: str, buckets: tuple[float, ...]) -> Callable[[float], None]:
-        made = Histogram(family, text, ("route",), registry=None, buckets=buckets)
-        self.families.append(made)
-        return made.labels(self._name).observe
+        self.remaining = self._remaining.note
+        """Note how much of a budget a client has left: see `Lowest.note`."""
+        self._unreadable = tally("guard_unreadable_total", "Answers that could not be read.").inc
 
     def request(self, outcome: str) -> None:
         """Count a request: `ok`, or an error's code."""
-        self._requests.inc((outcome,), 1)
+        self._requests((outcome,), 1)
+
+    def rows(self, n: int) -> None:
+        """Count rows that were answered."""
+        self._rows((), n)
 
     def verdict(self, action: str, mode: str) -> None:
         """Count what was decided on a request."""
-        self._verdicts.inc((action, mode), 1)
+        self._verdicts((action, mode), 1)
+
+    def top1_changed(self, n: int) -> None:
+        """Count rows whose argmax was changed."""
+        self._changed((), n)
 
     def charge(self, budget: str, n: float) -> None:
         """Count what was charged to a budget."""
-        self._charges.inc((budget,), n)
+        self._charges((budget,), n)
 
     def refusal(self, budget: str) -> None:
         """Count a request that a budget refused."""
-        self._refusals.inc((budget,), 1)
+        self._refusals((budget,), 1)
 
-    def remaining(self, budget: str, window: int, ratio: float) -> None:
-        """Note how much of a budget a client has left: the lowest of the window is shown.
+    def unreadable(self) -> None:
+        """Count an answer that could not be read."""
+        self._unreadable((), 1)
+
+
+class Tally(Collector):
+    """A counter of one route. It belongs to the event loop, so it takes no lock: a tenth of the library's own counter.
+
+    Args:
+        family: the metric's name, with `_total`.
+        text: its help.
+        route: the first label's value.
+        labels: the other labels' names; at most `MAX_LABELS` sets of values, what comes beyond is `other`.
+    """
+
+    def __init__(self, family: str, text: str, route: str, labels: tuple[str, ...] = ()) -> None:
+        self._family = family
+        self._text = text
+        self._route = route
+        self._labels = labels
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def inc(self, labels: tuple[str, ...], n: float) -> None:
+        """Add `n` under the labels' values."""
+        values = self._values
+        if labels not in values:
+            if len(values) >= MAX_LABELS:
+                labels = (OTHER,) * len(labels)
+            values.setdefault(labels, 0)
+        values[labels] += n
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family, for prometheus-client."""
+        family = CounterMetricFamily(self._family, self._text, labels=("route", *self._labels))
+        for labels, value in self._values.items():
+            family.add_metric((self._route, *labels), value)
+        return (family,)
+
+
+class Spread(Collector):
+    """A histogram of one route, likewise.
+
+    Args:
+        family: the metric's name.
+        text: its help.
+        route: its only label's value.
+        bounds: upper bounds of the buckets, ascending; one without bound follows.
+    """
+
+    def __init__(self, family: str, text: str, route: str, bounds: tuple[float, ...]) -> None:
+        self._family = family
+        self._text = text
+        self._route = route
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family, for prometheus-client."""
+        names = [*map(str, self._bounds), "+Inf"]
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        family = HistogramMetricFamily(self._family, self._text, labels=("route",))
+        family.add_metric((self._route,), buckets, self._sum)
+        return (family,)
+
+
+class Lowest(Collector):
+    """The lowest share of each budget that any client has left in the window seen last.
+
+    Args:
+        route: the first label's value.
+    """
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+        self._found: dict[str, tuple[int, float]] = {}
+
+    def note(self, budget: str, window: int, ratio: float) -> None:
+        """Note how much of a budget a client has left.
 
         Args:
             budget: its name.
             window: the window's number; a greater one begins anew, an older one is passed over.
             ratio: share left; below 0 counts as 0.
         """
-        lowest = self._lowest.get(budget)
-        if lowest is None:
-            if len(self._lowest) >= MAX_LABELS:
+        known = self._found.get(budget)
+        if known is None:
+            if len(self._found) >= MAX_LABELS:
                 return
-            lowest = self._lowest[budget] = _Lowest(self._remaining.labels(self._name, budget))
-        if window > lowest.window or (window == lowest.window and ratio < lowest.ratio):
-            lowest.window, lowest.ratio = window, ratio
-            lowest.gauge.set(max(0.0, ratio))
+        elif window < known[0] or (window == known[0] and ratio >= known[1]):
+            return
+        self._found[budget] = (window, ratio)
 
-    def unreadable(self) -> None:
-        """Count an answer that could not be read."""
-        self._unreadable()
-
-
-class _Bound:
-    """A counter's children by their labels behind `route`, bound when they are first needed, at most `MAX_LABELS`."""
-
-    __slots__ = ("_children", "_counter", "_name")
-
-    def __init__(self, counter: Counter, name: str) -> None:
-        self._counter = counter
-        self._name = name
-        self._children: dict[tuple[str, ...], Callable[[float], None]] = {}
-
-    def inc(self, labels: tuple[str, ...], n: float) -> None:
-        child = self._children.get(labels)
-        if child is None:
-            if len(self._children) >= MAX_LABELS:
-                labels = (OTHER,) * len(labels)
-            child = self._children[labels] = self._counter.labels(self._name, *labels).inc
-        child(n)
-
-
-class _Lowest:
-    """A budget's running minimum in one window."""
-
-    __slots__ = ("gauge", "ratio", "window")
-
-    def __init__(self, gauge: Gauge) -> None:
-        self.gauge = gauge
-        self.window = -1
-        self.ratio = 1.0
+    def collect(self) -> Iterable[Metric]:
+        """Return the family, for prometheus-client."""
+        text = "Lowest share of a budget that a client had left, in the window seen last."
+        family = GaugeMetricFamily("guard_budget_remaining_ratio", text, labels=("route", "budget"))
+        for budget, (_, ratio) in self._found.items():
+            family.add_metric((self._route, budget), max(0.0, ratio))
+        return (family,)
 
 
 class Metrics:

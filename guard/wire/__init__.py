@@ -1,0 +1,1 @@
+"""Codecs: one file an API, one line of registration."""

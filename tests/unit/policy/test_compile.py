@@ -80,7 +80,7 @@ def test_a_route_cannot_enforce_under_a_policy_in_shadow() -> None:
 
 
 def test_a_coarse_step_in_shadow_does_not_stand_before_noise() -> None:
-    assert compiled({"defences": [{"kind": "grid", "mode": "shadow"}, NOISE]}).routes[0].needs_queries
+    assert compiled({"defences": [{"kind": "grid", "mode": "shadow"}, NOISE]}).routes[0].defences
 
 
 def test_routes_of_one_ledger_must_agree_on_a_budget() -> None:
@@ -105,11 +105,18 @@ def test_shadow_keeps_a_ledger_of_its_own_and_no_ledger_holds_the_digest() -> No
 def test_labels_cost_no_graded_answers() -> None:
     for route in ({"outputs": {"kind": "labels"}}, {"defences": [{"kind": "label_only"}]}):
         plan = compiled({**route, "budgets": [INFORMATION, ROWS]}).routes[0]
-        assert not plan.grades
         assert [budget.kind for budget in plan.budgets] == ["rows"]
-        assert not plan.needs_queries
-    assert compiled({"budgets": [INFORMATION]}).routes[0].needs_queries
-    assert compiled({"defences": [{"kind": "label_only", "mode": "shadow"}]}).routes[0].grades
+        assert not plan.scales
+    assert compiled({"budgets": [INFORMATION]}).routes[0].scales
+    shadowed = compiled({"defences": [{"kind": "label_only", "mode": "shadow"}], "budgets": [INFORMATION]}).routes[0]
+    assert [budget.kind for budget in shadowed.binding] == ["information"]
+
+
+def test_a_budget_in_shadow_is_watched_and_does_not_bind() -> None:
+    plan = compiled({"budgets": [{**ROWS, "mode": "shadow"}]}).routes[0]
+    assert (len(plan.binding), len(plan.watched)) == (0, 1)
+    plan = compiled({"budgets": [{**ROWS, "mode": "shadow"}]}, mode="shadow").routes[0]
+    assert (len(plan.binding), len(plan.watched)) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "connection"])

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -258,7 +257,7 @@ async def test_a_scope_larger_than_the_mirror_is_charged_all_the_same(path: Path
 
 async def test_two_scopes_larger_than_the_mirror_do_not_push_each_other_out_for_ever(path: Path) -> None:
     state = SqliteState(str(path), max_mirrored=5)
-    client, group = graded(*range(20)), replace(graded(*range(20)), scope="group:g")
+    client, group = graded(*range(20)), graded(*range(20))._replace(scope="group:g")
     async with asyncio.timeout(20):
         for _ in range(3):
             await state.charge("m", [client], NOW_S)
