@@ -25,17 +25,15 @@ class Noise(Defence, frozen=True):
 
     Noisy scores are snapped to a lattice of about scale / 4096, without which the last bits of floating-point numbers
     would give the exact score away (Mironov, CCS 2012), above all where only few scores are possible, as the leaves of
-    a forest. Probabilities are clipped to [0, 1], and whole distributions renormalised; logprobs stay at most 0, and
-    whole distributions sum to 1 again; other kinds are left as the noise leaves them. With `keep_argmax` the greatest
+    a forest. Probabilities are clipped to [0, 1]; whole distributions at 0, and renormalised; logprobs stay at most 0,
+    and whole distributions sum to 1 again; other kinds are left as the noise leaves them. With `keep_argmax` the greatest
     noisy score changes places with the model's top.
 
     Costs: confidence and calibration. Gaussian .05 (mean L1 .293 on digits) moves scores more than label only does and
     is dominated by it; larger scales without `keep_argmax` cost labels. Does nothing against an attacker who fits a
-    copy to many different
-    queries: independent errors average out in the fit. `reuse: none` is averaged out by repeats, `query` (residual L1
-        on bc .053)
-    by jitters above the inputs' step (.025), and `cell` (.042 throughout) is fitted jointly with the weights (digits:
-    .003 at 3,250).
+    copy to many different queries: independent errors average out in the fit. `reuse: none` is averaged out by
+    repeats, `query` (residual L1 on bc .053) by jitters above the inputs' step (.025), and `cell` (.042 throughout) is
+    fitted jointly with the weights (digits: .003 at 3,250).
     Source: Tramer et al., USENIX Security 2016, section 6.1; figures in `defences.md`. Differs: keyed, so that a
     repeat says nothing new.
 
@@ -101,22 +99,26 @@ class Noise(Defence, frozen=True):
             u = u - 0.5
             return np.copysign(np.log1p(np.abs(u) * -2.0) * scale, u)
         # Box and Muller (1958).
-        single = u.astype(np.float32)
-        radius = np.log(single[:, :half])
+        single = u.astype(np.float32).reshape(n, 2, half)
+        radius, angle = np.log(single[:, 0]), single[:, 1]
         radius *= -2.0 * scale * scale
         np.sqrt(radius, out=radius)
-        angle = single[:, half:] * _TURN
-        normal = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
-        return normal if normal.shape[1] == k else normal[:, :k]
+        angle *= _TURN
+        normal = np.empty_like(single)
+        np.cos(angle, out=normal[:, 0])
+        np.sin(angle, out=normal[:, 1])
+        normal *= radius[:, None]
+        return normal.reshape(n, 2 * half)[:, :k]
 
     def _bound(self, units: Floats, batch: Batch, grain: float) -> Floats:
         """Turn whole units into scores of the batch's kind again; may reuse `units`."""
         whole = self.renormalise and batch.complete
         if batch.kind == "probabilities":
             bounded = np.maximum(units, 0.0)
-            np.minimum(bounded, 1.0 / grain, out=bounded)
             if not whole:
-                return bounded * grain
+                np.minimum(bounded, 1.0 / grain, out=bounded)
+                bounded *= grain
+                return bounded
             total = np.add.reduce(bounded, axis=1, keepdims=True)
             if np.count_nonzero(total) != len(total):
                 empty = np.flatnonzero(total == 0)

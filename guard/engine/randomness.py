@@ -85,10 +85,9 @@ class QueryNoise:
             if rows is None:
                 rows = self._rows[reuse] = self._queries.row_bytes() if reuse == "query" else self._cells()
             data = _expand(self._key, reuse.encode() + b"\0" + salt, rows, _BYTES * width)
-        uniforms = np.ndarray((n, width), _WORD, data).astype(np.float64)
+        uniforms = np.ndarray((n, width), _WORD, data) * _SCALE
         # The middle of each of 2^32 intervals: never 0, never 1.
-        uniforms += 0.5
-        uniforms *= _SCALE
+        uniforms += 0.5 * _SCALE
         return uniforms
 
     def _cells(self) -> list[bytes]:

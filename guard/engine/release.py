@@ -14,6 +14,7 @@ noise alone and in a batch. Rows with a score that is not finite cannot be defen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -174,16 +175,20 @@ class _Run:
         """Run the defences over one score matrix; `number` tells matrices for the same rows apart."""
         scores, rows = prediction.scores, prediction.rows
         finite: Ints | None = None
-        if np.count_nonzero(np.isfinite(scores)) != scores.size:
+        # A row's sum is finite only if all of its scores are (two infinities may also make NaN).
+        sums = np.add.reduce(scores, axis=1).tolist()
+        if not all(map(isfinite, sums)):
             finite = np.flatnonzero(np.isfinite(scores).all(axis=1))
             scores = scores[finite]
             rows = finite if rows is None else rows[finite]
+            sums = np.add.reduce(scores, axis=1).tolist()
         complete = prediction.complete and scores.shape[1] > 1
         if self.kind == "probabilities":
-            scores = np.maximum(scores, 0.0)
+            if scores.size and scores.item(scores.argmin()) < 0.0:
+                scores = np.maximum(scores, 0.0)
             if complete:
-                off = np.abs(np.add.reduce(scores, axis=1) - 1.0)
-                complete = not np.count_nonzero(off > _SUM_TOLERANCE)
+                low, high = 1.0 - _SUM_TOLERANCE, 1.0 + _SUM_TOLERANCE
+                complete = all(low <= total <= high for total in sums)
         before = Batch(scores, scores.argmax(axis=1), self.kind, complete)
         after = self._steps(before, self.rng if rows is None else _Picked(self.rng, rows), number)
         self.rows += len(scores)
