@@ -249,7 +249,9 @@ def _plain_tensor(document: Json, weight: int) -> Tensor | None:
     tensor = cast("Json", raw)
     name, datatype, data = tensor.get("name"), tensor.get("datatype"), tensor.get("data")
     shape = dimensions(tensor.get("shape"), 1)
-    if shape is None or type(data) is not list or type(name) is not str or datatype not in COUNTED:
+    if shape is None or type(data) is not list or type(name) is not str:
+        return None
+    if type(datatype) is not str or datatype not in COUNTED:
         return None
     lists = lists_of(tensor, shape)
     if not lists or weight != expected + lists - 1:

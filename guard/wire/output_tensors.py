@@ -210,13 +210,10 @@ def simple_scores(member: object, rows: int, kind: str) -> tuple[str, Floats] | 
     if not isinstance(member, dict) or kind == "value":
         return None
     raw = cast("Raw", member)
-    name, shape, data = raw.get("name"), raw.get("shape"), raw.get("data")
-    if (
-        type(shape) is not list
-        or type(data) is not list
-        or type(name) is not str
-        or raw.get("datatype") not in FLOATING
-    ):
+    name, shape, data, datatype = raw.get("name"), raw.get("shape"), raw.get("data"), raw.get("datatype")
+    if type(shape) is not list or type(data) is not list or type(name) is not str:
+        return None
+    if type(datatype) is not str or datatype not in FLOATING:
         return None
     dims = cast("Sequence[object]", shape)
     width = dims[1] if len(dims) == 2 and dims[0] == rows else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from guard.model.arrays import Ints
 from guard.model.prediction import Answer, LabelSlot
 from guard.wire.base import Reader
 from guard.wire.body import unreadable
+from guard.wire.rows import check_rest
 from guard.wire.sparse import Ranked, add_groups, group_rows
 
 Pair = dict[str, object]
@@ -27,6 +28,8 @@ class Ranking:
 
     rows: list[list[Pair]]
     form: Form
+    surplus: list[dict[str, Pair]] = field(default_factory=list[dict[str, Pair]])
+    """For each row, what stands beside label and score under `fields: all`, by label."""
 
     def document(self) -> list[object]:
         """Return the list in its own form."""
@@ -36,17 +39,18 @@ class Ranking:
 
     def put(self, row: int, ranked: Ranked) -> None:
         """Replace a row's pairs."""
-        self.rows[row] = [{"label": label, "score": score} for label, score in ranked]
+        beside = self.surplus[row] if self.surplus else {}
+        self.rows[row] = [{"label": label, "score": score, **beside.get(label, {})} for label, score in ranked]
 
 
-def is_pairs(items: object) -> bool:
-    """Say whether these are objects of a text label and a score, and nothing else."""
+def is_pairs(items: object, *, more: bool = False) -> bool:
+    """Say whether these are objects of a text label and a score, and nothing else, or with `more` whatever else."""
     return (
         isinstance(items, list)
         and bool(cast("list[object]", items))
         and all(
             isinstance(pair, dict)
-            and cast("Pair", pair).keys() == _PAIR
+            and (cast("Pair", pair).keys() >= _PAIR if more else cast("Pair", pair).keys() == _PAIR)
             and isinstance(cast("Pair", pair)["label"], str)
             for pair in cast("list[object]", items)
         )
@@ -62,7 +66,8 @@ def read_ranked(items: list[object], reader: Reader, answer: Answer, asked: int)
     Raises:
         UpstreamError: scores of another kind, or a label twice in one row.
     """
-    nested = bool(items) and all(map(is_pairs, items))
+    # A flat list of objects with more members may be rows of another kind; a nested one can be nothing else.
+    nested = bool(items) and all(is_pairs(item, more=True) for item in items)
     if not nested and not is_pairs(items):
         return None
     form: Form = "nested" if nested else "row" if asked == 1 else "column"
@@ -78,9 +83,33 @@ def read_ranked(items: list[object], reader: Reader, answer: Answer, asked: int)
     groups = group_rows(labels, scores, reader.outputs, named=True)
     if groups is None:
         raise unreadable(f"the scores are not {reader.outputs.kind}")
-    ranking = Ranking(rows, form)
+    ranking = Ranking(rows, form, _surplus(rows, reader, answer))
     add_groups(answer, "score", groups, len(rows), ranking.put)
     return ranking
+
+
+def _surplus(rows: list[list[Pair]], reader: Reader, answer: Answer) -> list[dict[str, Pair]]:
+    """Take what stands beside labels and scores: dropped under `fields: known`, given back under `all`.
+
+    Raises:
+        UpstreamError: under `fields: all`, it holds floating numbers.
+    """
+    if all(len(pair) == len(_PAIR) for row in rows for pair in row):
+        return []
+    found: list[dict[str, Pair]] = []
+    for i, row in enumerate(rows):
+        beside = {cast("str", pair["label"]): {k: v for k, v in pair.items() if k not in _PAIR} for pair in row}
+        rows[i] = [{"label": pair["label"], "score": pair["score"]} for pair in row]
+        found.append(beside)
+    names = dict.fromkeys(name for row in found for pair in row.values() for name in pair)
+    if reader.fields == "known":
+        answer.dropped += names
+        return []
+    for i, row in enumerate(found):
+        for pair in row.values():
+            check_rest(pair, reader)
+        rows[i] = [{**pair, **row[cast("str", pair["label"])]} for pair in rows[i]]
+    return found
 
 
 def _labels_only(labels: list[list[str]], scores: list[list[object]], form: Form, answer: Answer) -> Ranking:

@@ -136,7 +136,8 @@ def read_shape(tensor: Json, place: str) -> list[int]:
     shape = dimensions(tensor.get("shape"), 1)
     if shape is None:
         raise ClientError(f"{place}.shape must be a list of whole numbers, each at least 1", path=f"{place}.shape")
-    if tensor.get("datatype") != "BYTES" and tensor.get("datatype") not in NUMERIC:
+    datatype = tensor.get("datatype")
+    if type(datatype) is not str or (datatype != "BYTES" and datatype not in NUMERIC):
         raise ClientError(f"{place}.datatype is not one of the protocol's", path=f"{place}.datatype")
     if not isinstance(tensor.get("data"), list):
         raise ClientError(f"{place}.data must be a list", path=f"{place}.data")
