@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from guard.errors import ClientError, Denied, GuardError, StateError
 from guard.model.exchange import Call
+from guard.policy.plan import RoutePlan
 from guard.ports import Clock
 from guard.proxy.exchange import Exchange, Response
 from guard.proxy.handler import Handler
@@ -78,35 +79,42 @@ class DataApp:
         matched = active.plan.match(method, path)
         if matched is None and active.plan.mode == "enforce":
             return self.refuse(active, Denied("this endpoint is closed", code="closed", status=404)), True
-        route = matched.route if matched is not None else None
+        route = active.transparent if matched is None else matched.route
         try:
             if self.in_flight > active.plan.limits.concurrency:
                 raise StateError("too many requests in flight", code="overloaded", retry_after_s=1)
             headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
             body = await read_body(scope, headers, receive, active)
+            query = cast("bytes", scope["query_string"])
+            target = path.encode("ascii") + (b"?" + query if query else b"")
+            params = {} if matched is None else matched.params
+            client = scope.get("client")
+            exchange = Exchange(
+                active=active,
+                route=route,
+                endpoint=_ANYTHING if matched is None else matched.endpoint,
+                metrics=self.metrics.route(route.name),
+                call=Call(path, params, content_type(headers), body, headers, body, target),
+                method=method.encode("ascii"),
+                peer=client[0] if client else "",
+                began_s=began_s,
+                now_s=self.clock.wall_s(),
+            )
+            return await self.handler.handle(exchange), False
         except GuardError as error:
-            return self.refuse(active, error, route.name if route is not None else "none"), True
-        query = cast("bytes", scope["query_string"])
-        target = path.encode("ascii") + (b"?" + query if query else b"")
-        client = scope.get("client")
-        call = Call(path, {} if matched is None else matched.params, content_type(headers), body, headers, body, target)
-        exchange = Exchange(
-            active=active,
-            route=active.transparent if matched is None else matched.route,
-            endpoint=_ANYTHING if matched is None else matched.endpoint,
-            metrics=self.metrics.route("none" if matched is None else matched.route.name),
-            call=call,
-            method=method.encode("ascii"),
-            peer=client[0] if client else "",
-            began_s=began_s,
-            now_s=self.clock.wall_s(),
-        )
-        return await self.handler.handle(exchange), False
+            return self.refuse(active, error, route), True
+        except asyncio.CancelledError:
+            connection = scope.get("guard.connection")
+            if connection is None or connection.transport.is_closing():
+                raise  # the client is gone
+            # Draining takes longer than it may: whoever still waits is told so.
+            error = StateError("the server is shutting down", code="shutting_down", retry_after_s=1)
+            return error_response(error, route.codec), True
 
-    def refuse(self, active: Active, error: GuardError, route: str = "none") -> Response:
+    def refuse(self, active: Active, error: GuardError, route: RoutePlan | None = None) -> Response:
         """Answer what never became an exchange, and count it."""
-        self.metrics.route(route).request(error.code)
-        return error_response(error, active.plan.routes[0].codec)
+        self.metrics.route("none" if route is None else route.name).request(error.code)
+        return error_response(error, active.plan.routes[0].codec if route is None else route.codec)
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> str:

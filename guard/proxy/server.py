@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from guard.errors import GuardError, StateError, UpstreamError
+from guard.policy.schema import Limits
 from guard.ports import State
 from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
@@ -73,6 +74,9 @@ async def serve(settings: Settings) -> None:
 
     def reloaded(ok: bool, message: str) -> None:
         _reloaded(metrics, plans, ok, message)
+        limits = plans.current.plan.limits
+        upstream.bound(limits.concurrency, limits.answer_bytes)
+        config.timeout_graceful_shutdown = drain_s(limits)
 
     plans = Plans(settings.load, reloaded, active)
     metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
@@ -92,7 +96,7 @@ async def serve(settings: Settings) -> None:
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
-    config.timeout_graceful_shutdown = max(1, int(limits.drain_s))
+    config.timeout_graceful_shutdown = drain_s(limits)
     server = Listener(config)
     servers = [server.serve(sockets=[listener])]
     stop = [server]
@@ -172,6 +176,11 @@ def bind(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     sock.setblocking(False)
     return sock
+
+
+def drain_s(limits: Limits) -> int:
+    """Return how long requests in flight may take to finish, as uvicorn counts: in whole seconds, at least one."""
+    return max(1, int(limits.drain_s))
 
 
 def _stop(servers: list[Listener]) -> None:

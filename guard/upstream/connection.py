@@ -79,7 +79,6 @@ class Connection(AsyncioProtocol):
         "_future",
         "_head_only",
         "_headers",
-        "_max_body_bytes",
         "_max_head_bytes",
         "_owner",
         "_parser",
@@ -92,6 +91,7 @@ class Connection(AsyncioProtocol):
         "_whole",
         "due",
         "loop",
+        "max_body_bytes",
     )
 
     _transport: Transport
@@ -101,7 +101,7 @@ class Connection(AsyncioProtocol):
     def __init__(self, owner: Owner, loop: AbstractEventLoop, max_body_bytes: int, max_head_bytes: int) -> None:
         self._owner = owner
         self.loop = loop
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._max_head_bytes = max_head_bytes
         self._parser = HttpResponseParser(self)
         self._future: Future[Reply] | None = None
@@ -127,7 +127,7 @@ class Connection(AsyncioProtocol):
         self._whole = False
         self._chunked = False
         self._head_only = head_only
-        self._body_left = self._max_body_bytes
+        self._body_left = self.max_body_bytes
         self._framing_left = self._max_head_bytes
         if len(body) <= JOIN_BELOW_BYTES:
             self._transport.write(head + body)

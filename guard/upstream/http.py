@@ -150,6 +150,17 @@ class HttpUpstream:
                 self._closed.set_result(None)
         await asyncio.shield(self._closed)
 
+    def bound(self, max_connections: int, max_response_bytes: int) -> None:
+        """Put other bounds in force: for every exchange that begins from now on."""
+        self._max_connections = max_connections
+        self._max_response_bytes = max_response_bytes
+        for connection in self._open:
+            connection.max_body_bytes = max_response_bytes
+        while self._slots_taken < max_connections and self._waiters:
+            self._slots_taken += 1
+            if not self._hand_over(None):
+                self._slots_taken -= 1
+
     # what connections call
 
     def release(self, connection: Connection) -> None:
@@ -249,7 +260,7 @@ class HttpUpstream:
         return False
 
     def _free_slot(self) -> None:
-        if not self._hand_over(None):
+        if self._slots_taken > self._max_connections or not self._hand_over(None):
             self._slots_taken -= 1
 
     async def _connect(self, loop: AbstractEventLoop) -> Connection:

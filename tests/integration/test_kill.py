@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from tests.support.clients import KeepAlive, ask, infer, spent
+from tests.support.clients import PATIENCE_S, KeepAlive, ask, infer, spent
 from tests.support.model import model
 from tests.support.processes import guard
 
@@ -67,7 +67,8 @@ async def test_kill_9_under_load_refunds_nothing(tmp_path: Path) -> None:
                 tally.add((await ask(running.port, "/v2/models/m/infer", infer([0.0, 0.0]))).status == 200)
                 assert spent(running, ANYBODY, "rows/client") >= tally.answered
                 load = [asyncio.create_task(one_client(running.port, tally, i)) for i in range(CLIENTS)]
-                await tally.enough.wait()
+                async with asyncio.timeout(PATIENCE_S):
+                    await tally.enough.wait()
                 running.running.kill()
                 running.running.wait()
                 await asyncio.gather(*load)

@@ -140,6 +140,32 @@ async def test_a_config_map_swap_is_noticed_by_itself(tmp_path: Path, upstream: 
         assert reloads(running, "ok") == 2
 
 
+def limits(**given: int) -> str:
+    return f"{policy(None, 3)}limits: {given}\n"
+
+
+async def test_limits_follow_a_reload(tmp_path: Path, upstream: Model) -> None:
+    path, large, slow = tmp_path / "policy.yaml", infer(*[[1.0, 2.0]] * 100), "/v2/models/slow/infer"
+    path.write_text(limits(answer_bytes=1024, concurrency=1, drain_s=600))
+    with guard(path, upstream.url, tmp_path) as running:
+        async with KeepAlive(running.port) as one, KeepAlive(running.port) as two, KeepAlive(running.port) as three:
+            assert (await one.ask(TARGET, large)).status == 502
+            await body_under(running, path, limits(answer_bytes=10**6, concurrency=3, drain_s=1))
+            assert (await one.ask(TARGET, large)).status == 200
+            for connection in (one, two, three):
+                await connection.send(slow, ROW)
+            await until(lambda: upstream.counts()["waiting"] == 3)
+            upstream.release()
+            assert [(await connection.receive()).status for connection in (one, two, three)] == [200] * 3
+            await body_under(running, path, limits(answer_bytes=1024, concurrency=1, drain_s=1))
+            assert (await one.ask(TARGET, large)).status == 502
+            await one.send(slow, ROW)
+            await until(lambda: upstream.counts()["waiting"] == 1)
+            assert (await two.ask(TARGET, ROW)).status == 503
+            running.running.send_signal(signal.SIGTERM)
+            assert (await one.receive()).status == 503  # after the one second that is in force now
+
+
 async def test_sighup_reloads(tmp_path: Path, upstream: Model) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(COARSE)

@@ -28,6 +28,7 @@ limits: {LIMITS}
 routes:
   - {name: v2, api: open_inference, ledger: all, budgets: [{kind: rows, per: client, limit: 100000}]}
   - {name: v1, api: kserve_v1, ledger: all, budgets: [{kind: rows, per: client, limit: 100000}]}
+  - {name: other, api: mlflow, ledger: all}
 """
 V1_ROW = {"instances": [[1.0, 2.0]]}
 APIS = [("/v2/models/{}/infer", ROW), ("/v1/models/{}:predict", V1_ROW)]
@@ -133,6 +134,15 @@ async def test_more_than_fits_is_shed_and_the_rest_is_served(patient: Guard, ups
     assert spent(patient, ANYBODY, "rows/client") == 3  # what was shed was not charged
 
 
+async def test_what_is_refused_unread_speaks_its_own_api(tmp_path: Path, upstream: Model) -> None:
+    with guard(policy(tmp_path, "body_bytes: 1024"), upstream.url, tmp_path) as running:
+        targets = {"/v2/models/m/infer": {"error"}, "/invocations": {"error_code", "message"}}
+        for target, members in targets.items():
+            got = await ask(running.port, target, {"inputs": [[0.0] * 1000]})
+            assert (got.status, set(got.json)) == (413, members)
+    assert upstream.counts().total() == 0
+
+
 # -- signals -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +166,17 @@ async def test_sigterm_drains(patient: Guard, upstream: Model) -> None:
         assert (got.status, len(got.json["outputs"][0]["data"])) == (200, 5)
         assert await asyncio.to_thread(patient.running.wait, PATIENCE_S) == 0
     assert "Traceback" not in patient.log.read_text()
+
+
+async def test_draining_ends_in_time_and_says_so(tmp_path: Path, upstream: Model) -> None:
+    with guard(policy(tmp_path, "drain_s: 1"), upstream.url, tmp_path) as running:
+        async with under_way(running.port, "/v1/models/slow:predict", V1_ROW) as connection:
+            await until(lambda: upstream.counts()["waiting"] == 1)
+            running.running.send_signal(signal.SIGTERM)
+            got = await connection.receive()
+            assert (got.status, set(got.json), got.headers["retry-after"]) == (503, {"error"}, "1")
+            assert await asyncio.to_thread(running.running.wait, PATIENCE_S) == 0
+        assert "Traceback" not in running.log.read_text()
 
 
 async def test_ctrl_c_ends_an_idle_guard_quietly(running: Guard) -> None:
