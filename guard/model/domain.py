@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import numpy as np
@@ -11,6 +13,8 @@ from guard.errors import ClientError
 from guard.model.arrays import Floats
 from guard.model.queries import Queries
 
+_NOT_FINITE = re.compile(r"\s*[+-]?(?:nan|inf(?:inity)?)\s*", re.IGNORECASE)
+"""Texts that numpy and pandas read as a number that is none."""
 Bound = float | tuple[float, ...]
 
 
@@ -19,7 +23,7 @@ class Inputs(BaseModel):
 
     Args:
         kind: `vector`: rows of numbers; `text`: rows of strings; `any`: either, but numbers must be finite and
-            complete.
+            complete. With a size, a low, a high or a step `any` means `vector`: these bound nothing else.
         size: features a row, when known.
         low: least value, one for all features or one a feature.
         high: greatest value, likewise.
@@ -98,14 +102,14 @@ class Inputs(BaseModel):
         return snapped
 
     def _admit_other(self, queries: Queries) -> None:
-        values = queries.values
+        values, vector = queries.values, self._vector()
         if values is None:
-            if self.kind != "any":
-                raise _outside(f"must be a {self.kind}", queries.place(0, -1))
+            if vector or self.kind != "any":
+                raise _outside(f"must be a {'vector' if vector else self.kind}", queries.place(0, -1))
             return
         for row, value in enumerate(queries.row_values()):
             if isinstance(value, str):
-                if self.kind == "vector":
+                if vector:
                     raise _outside("must be a list of numbers", queries.place(row, -1))
                 if self.max_chars is not None and len(value) > self.max_chars:
                     raise _outside(f"must have at most {self.max_chars} characters", queries.place(row, -1))
@@ -113,28 +117,61 @@ class Inputs(BaseModel):
                 raise _outside("must be a text", queries.place(row, -1))
             else:
                 self._admit_row(queries, row, value)
-        if self.kind == "vector":
+        if vector:
             raise _ragged(queries)
+        _same_members(queries)
+
+    def _vector(self) -> bool:
+        """Say whether only rows of numbers are inside the domain."""
+        bounds = (self.size, self.low, self.high, self.step)
+        return self.kind == "vector" or any(bound is not None for bound in bounds)
 
     def _admit_row(self, queries: Queries, row: int, value: object) -> None:
         """Find the missing or foreign feature in a row that is not a complete vector of numbers."""
+        vector = self._vector()
         if isinstance(value, dict):
             features = list(cast("dict[str, object]", value).values())
         elif isinstance(value, list):
             features = cast("list[object]", value)
         else:
-            if value is None or self.kind == "vector":
+            if value is None or vector:
                 raise _outside("must be a list of numbers", queries.place(row, -1))
             return
         for column, item in enumerate(features):
-            if item is None:
-                raise _outside("is missing", queries.place(row, column))
-            if isinstance(item, float) and not np.isfinite(item):
-                raise _outside("must be a finite number", queries.place(row, column))
-            if self.kind == "vector" and (isinstance(item, bool | str | dict)):
+            for leaf in _leaves(item):
+                if leaf is None:
+                    raise _outside("is missing", queries.place(row, column))
+                if isinstance(leaf, float) and not np.isfinite(leaf):
+                    raise _outside("must be a finite number", queries.place(row, column))
+                if isinstance(leaf, str) and _NOT_FINITE.fullmatch(leaf):
+                    raise _outside("must be a finite number", queries.place(row, column))
+                if vector and isinstance(leaf, bool | str):
+                    raise _outside("must be a number", queries.place(row, column))
+            if vector and isinstance(item, dict):
                 raise _outside("must be a number", queries.place(row, column))
-        if self.kind == "vector" and self.size is not None and len(features) != self.size:
+        if vector and self.size is not None and len(features) != self.size:
             raise _outside(f"must have {self.size} features", queries.place(row, -1))
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Yield what stands in nested lists and objects, which a codec has bounded."""
+    if isinstance(value, dict):
+        value = list(cast("dict[str, object]", value).values())
+    if isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _same_members(queries: Queries) -> None:
+    """Refuse objects of different members: what one has not is missing to whoever makes a table of them."""
+    records = ((i, cast("dict[str, object]", v)) for i, v in enumerate(queries.row_values()) if isinstance(v, dict))
+    names: object = None
+    for row, record in records:
+        names = record.keys() if names is None else names
+        if record.keys() != names:
+            raise _outside("must have the members that the others have", queries.place(row, -1))
 
 
 def _ragged(queries: Queries) -> ClientError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from guard.errors import ClientError
 from guard.model.arrays import Floats
 from guard.model.queries import Queries
 
-_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+# Possessive: what was matched is not given back, so that a long cell takes linear time.
+_NUMBER = re.compile(r"\s*+[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?\d++)?+\s*+", re.ASCII)
 _WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-_MISSING = frozenset(
-    ("", "#N/A", "#N/A N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
-)
-"""What pandas reads as a missing value: several spellings of one query."""
+_MISSING = frozenset(("", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "None", "n/a", "null"))
+_NOT_A_NUMBER = re.compile(r"[+-]?(?:nan|1\.#(?:ind|qnan))", re.IGNORECASE)
+"""With this, what pandas and Python's `float` read as a missing value: several spellings of one query."""
+_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 _TRUTH = {"true": True, "false": False}
 
 
@@ -118,12 +120,14 @@ def write_csv(rows: Sequence[Sequence[object]]) -> bytes:
 def value_of(cell: str) -> object:
     """Return a cell's value: a number, a truth value, None when it is missing, or its text.
 
-    >>> value_of(" 1e3"), value_of("NaN"), value_of("TRUE"), value_of("1_000")
-    (1000.0, None, True, '1_000')
+    >>> value_of(" 1e3"), value_of("NaN"), value_of("-Inf"), value_of("TRUE"), value_of("1_000")
+    (1000.0, None, inf, True, '1_000')
     """
     if _NUMBER.fullmatch(cell):
         return float(cell)
     stripped = cell.strip()
-    if stripped in _MISSING:
+    if stripped in _MISSING or _NOT_A_NUMBER.fullmatch(stripped):
         return None
+    if _INFINITE.fullmatch(stripped):
+        return math.inf
     return _TRUTH.get(stripped.lower(), cell)
