@@ -26,8 +26,8 @@ class Noise(Defence, frozen=True):
     Noisy scores are snapped to a lattice of about scale / 4096, without which the last bits of floating-point numbers
     would give the exact score away (Mironov, CCS 2012), above all where only few scores are possible, as the leaves of
     a forest. Probabilities are clipped to [0, 1]; whole distributions at 0, and renormalised; logprobs stay at most 0,
-    and whole distributions sum to 1 again; other kinds are left as the noise leaves them. With `keep_argmax` the greatest
-    noisy score changes places with the model's top.
+    and whole distributions sum to 1 again; other kinds are left as the noise leaves them. With `keep_argmax` the
+    greatest noisy score changes places with the model's top.
 
     Costs: confidence and calibration. Gaussian .05 (mean L1 .293 on digits) moves scores more than label only does and
     is dominated by it; larger scales without `keep_argmax` cost labels. Does nothing against an attacker who fits a
@@ -98,16 +98,16 @@ class Noise(Defence, frozen=True):
         if self.mechanism == "laplace":
             u = u - 0.5
             return np.copysign(np.log1p(np.abs(u) * -2.0) * scale, u)
-        # Box and Muller (1958).
-        single = u.astype(np.float32).reshape(n, 2, half)
-        radius, angle = np.log(single[:, 0]), single[:, 1]
+        # Box and Muller (1958). Pairs stand side by side, so that a client who asks for fewer classes (Triton's
+        # classification, top_k) gets the same noise for those, and no second draw to average with the first.
+        single = u.astype(np.float32).reshape(n, half, 2)
+        radius, angle = np.log(single[:, :, 0]), single[:, :, 1] * _TURN
         radius *= -2.0 * scale * scale
         np.sqrt(radius, out=radius)
-        angle *= _TURN
         normal = np.empty_like(single)
-        np.cos(angle, out=normal[:, 0])
-        np.sin(angle, out=normal[:, 1])
-        normal *= radius[:, None]
+        np.cos(angle, out=normal[:, :, 0])
+        np.sin(angle, out=normal[:, :, 1])
+        normal *= radius[:, :, None]
         return normal.reshape(n, 2 * half)[:, :k]
 
     def _bound(self, units: Floats, batch: Batch, grain: float) -> Floats:

@@ -5,7 +5,8 @@ snapping), under a key derived from (secret, ledger, client) and the salt of the
 gets the same noise for the same query, alone or in a batch, in any order, on every replica with the secret; another
 client, ledger, step or query gets independent noise; and without the secret nothing can be predicted, since keyed
 BLAKE2b and SHAKE-256 are pseudo-random functions. Names are hashed with their length, so that no two pairs of names
-run together.
+run together. Fewer numbers a row are the beginning of more: the client may choose how many classes come back, and every
+choice would be another draw to average.
 
 Uniforms have a resolution of 32 bits, which bounds gaussian noise at 6.7 standard deviations: enough to perturb, not a
 sampler for differential privacy.
@@ -30,7 +31,7 @@ from guard.model.queries import Queries
 _WORD = np.dtype("<u4")
 _BYTES = _WORD.itemsize
 _SCALE = 2.0**-32
-_BLAKE_WIDTH = 64 // _BYTES
+_BLAKE_BYTES = 64
 """Up to here one BLAKE2b digest is a whole row."""
 _PROJECTIONS = 2
 _CELL_STEP = 2.0
@@ -127,17 +128,18 @@ def _derive(secret: bytes, *parts: bytes) -> bytes:
 
 
 def _expand(key: bytes, salt: bytes, rows: list[bytes], size: int) -> bytes:
-    """Return `size` pseudo-random bytes for each row, joined."""
-    if size <= _BLAKE_WIDTH * _BYTES:
-        keyed = _keyed(key, salt, size)
-        parts: list[bytes] = []
-        for row in rows:
-            state = keyed.copy()
-            state.update(row)
-            parts.append(state.digest())
-        return b"".join(parts)
-    row_key = _derive(key, b"wide", salt)
-    return b"".join([shake_256(row_key + row).digest(size) for row in rows])
+    """Return `size` pseudo-random bytes for each row, joined; fewer are the beginning of more."""
+    keyed = _keyed(key, salt)
+    more = size - _BLAKE_BYTES
+    row_key = _derive(key, b"wide", salt) if more > 0 else b""
+    parts: list[bytes] = []
+    for row in rows:
+        state = keyed.copy()
+        state.update(row)
+        parts.append(state.digest() if more >= 0 else state.digest()[:size])
+        if more > 0:
+            parts.append(shake_256(row_key + row).digest(more))
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=4096)
@@ -146,9 +148,9 @@ def _client_key(secret: bytes, ledger: str, client: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _keyed(key: bytes, salt: bytes, size: int) -> blake2b:
+def _keyed(key: bytes, salt: bytes) -> blake2b:
     """Return a hash that has taken its key and salt; rows carry on from copies, at half the cost of keying anew."""
-    return blake2b(b"%d:%b" % (len(salt), salt), key=key, digest_size=size)
+    return blake2b(b"%d:%b" % (len(salt), salt), key=key)
 
 
 @lru_cache(maxsize=64)

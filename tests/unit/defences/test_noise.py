@@ -7,9 +7,11 @@ import pytest
 
 from guard.defences.noise import Noise
 from guard.defences.top_k import TopK
+from guard.engine.randomness import QueryNoise
 from guard.errors import InvariantError
 from guard.model.domain import Inputs
 from guard.model.outputs import Kind, Outputs
+from guard.model.queries import Queries
 from tests.support.randomness import Constant, Seeded, batch_of
 
 SCORES = np.random.default_rng(3).dirichlet(np.ones(5), 40)
@@ -112,3 +114,15 @@ def test_cells_need_a_range() -> None:
     assert [p.path for p in noise.check(Outputs(), Inputs(kind="vector", size=3))] == ["reuse"]
     assert noise.check(Outputs(), Inputs(kind="vector", size=3, low=0, high=1)) == []
     assert noise.check(Outputs(), Inputs(kind="text")) == []
+
+
+@pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
+def test_asking_for_fewer_classes_draws_no_other_noise(mechanism: str) -> None:
+    # Triton's classification and `top_k` let a client choose: every number of classes would be a draw to average.
+    noise = Noise.model_validate({"kind": "noise", "mechanism": mechanism, "scale": 0.3})
+    rng = QueryNoise(bytes(32), "model", "alice", Queries(1, [[1.0, 2.0]]), None)
+    logits = np.array([np.linspace(9, -9, 30)])
+    most = noise.apply(batch_of(logits, "embedding"), rng, b"0.0").scores
+    for k in (1, 2, 3, 16, 17, 29):
+        fewer = noise.apply(batch_of(logits[:, :k], "embedding"), rng, b"0.0").scores
+        assert np.array_equal(fewer, most[:, :k])
