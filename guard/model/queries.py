@@ -34,6 +34,16 @@ def _plain(value: object) -> object:
             return value
 
 
+def _bytes_of(value: object) -> bytes:
+    """Return canonical bytes of one row: of its numbers, if they are nothing else, as they stand in a matrix."""
+    flat = flatten([value])
+    # A truth value first among numbers would pass for something else than numbers.
+    members = None if flat is None else floats([item + 0 if isinstance(item, bool) else item for item in flat[0]])
+    if members is not None:
+        return (members + 0.0).tobytes()
+    return orjson.dumps(_plain(value), option=_CANONICAL)
+
+
 def _no_place(row: int, feature: int) -> str:
     return f"row {row}, feature {feature}" if feature >= 0 else f"row {row}"
 
@@ -101,8 +111,8 @@ class Queries:
 
         The same for queries that decode to the same values, whatever their spelling.
 
-        Numeric rows give their float64 values (1 and 1.0 agree); other rows their JSON with sorted keys and numbers as
-        floats. No row's bytes depend on the rows beside it, unless the body is opaque.
+        Numeric rows give their float64 values (1, 1.0 and true agree); other rows their JSON with sorted keys and
+        numbers as floats. No row's bytes depend on the rows beside it, unless the body is opaque.
 
         >>> Queries(2, [1, None, 1.0, None], width=2).row_bytes()
         [b'[1.0,null]', b'[1.0,null]']
@@ -112,7 +122,7 @@ class Queries:
             data, size = matrix.tobytes(), matrix.shape[1] * 8
             return [data[i : i + size] for i in range(0, len(data), size)]
         if self.values is not None and len(self.values) == self.rows * (self.width or 1):
-            return [orjson.dumps(_plain(value), option=_CANONICAL) for value in self.row_values()]
+            return [_bytes_of(value) for value in self.row_values()]
         whole = self.opaque or orjson.dumps(self.values, option=orjson.OPT_SORT_KEYS)
         return [b"%d:%b" % (i, whole) for i in range(self.rows)]
 

@@ -109,9 +109,11 @@ def join(features: Sequence[Feature], rows: int, whole: str) -> Queries:
     complete = [table for table in tables if table is not None]
     if len(complete) == len(features):
         joined = np.concatenate(complete, axis=1)
-        scalar = names if joined.shape[1] == len(features) else None
+        if joined.shape[1] != len(features):
+            sizes = zip(names, (table.shape[1] for table in complete), strict=True)
+            names = tuple([f"{name}[{i}]" for name, size in sizes for i in range(size)])
         values = cast("list[object]", joined.ravel().tolist())
-        return Queries(rows, values, joined.shape[1], names=scalar, place=partial(_joined, features, whole))
+        return Queries(rows, values, joined.shape[1], names=names, place=partial(_joined, features, whole))
     columns = [feature.rows() for feature in features]
     mappings = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return Queries(rows, mappings, names=names, place=partial(_mapped, features, whole))
