@@ -85,6 +85,24 @@ def numbers(values: object, rows: int) -> Table:
     return array.reshape(rows, -1), float in map(type, members)
 
 
+def several(values: object) -> bool:
+    """Say whether a row holds more than one vector: it has two dimensions or more that are longer than 1.
+
+    >>> several([[0.1, 0.9]]), several([[[0.1, 0.9]]]), several([[[0.1, 0.9], [0.4, 0.6]]])
+    (False, False, True)
+    """
+    if isinstance(values, np.ndarray):
+        shape = cast("tuple[int, ...]", values.shape)
+    else:
+        match values:
+            case [[[*_], *_], *_]:
+                flat = flatten(cast("Sequence[object]", values))
+            case _:
+                return False
+        shape = () if flat is None else flat[1]
+    return sum(size > 1 for size in shape[1:]) > 1
+
+
 def holds_floats(value: object) -> bool:
     """Say whether a floating number stands anywhere inside decoded JSON."""
     if isinstance(value, float):
@@ -117,6 +135,12 @@ def classify(
         UpstreamError: under `fields: all`, a floating column is not of the declared kind.
     """
     tables = {name: numbers(values, rows) for name, values in columns.items()}
+    if outputs.kind in CLASS_KINDS:
+        # More than one vector a row is more than one prediction for the price of one.
+        tables = {
+            name: (None, floating) if several(columns[name]) else (m, floating)
+            for name, (m, floating) in tables.items()
+        }
     vectors = _score_columns(tables, outputs)
     if principal is None and vectors:
         principal = tables[vectors[0]][0]

@@ -23,8 +23,10 @@ from guard.wire.problem import envelope
 from guard.wire.row_lists import JsonRows, read_json_rows
 
 _MEMBERS = frozenset({"inputs", "parameters", "options", "truncate", "truncation_direction"})
-_HARMLESS = frozenset({"top_k", "return_all_scores", "truncation", "truncate", "padding", "max_length"})
-_PART_OF_QUERY = frozenset({"candidate_labels", "hypothesis_template", "multi_label"})
+_HARMLESS = frozenset({"top_k", "return_all_scores", "padding"})
+_CUTS = frozenset({"truncation", "truncate", "truncation_direction", "max_length"})
+"""How a text is cut: every cut is another query, or else all beginnings of a text would cost one graded answer."""
+_PART_OF_QUERY = _CUTS | {"candidate_labels", "hypothesis_template", "multi_label"}
 _OPTIONS = frozenset({"use_cache", "wait_for_model", "use_gpu"})
 _MEDIA = ("image/", "audio/")
 _CLOSED = ("/info", "/metrics", "/docs", "/openapi.json", "/api-doc/openapi.json", "/v1/models")
@@ -97,7 +99,8 @@ class Huggingface:
                 raise ClientError(
                     f"{_shown(name)} is not let through", code="unsupported_parameter", path=f"options.{_shown(name)}"
                 )
-        return {name: parameters[name] for name in sorted(parameters.keys() & _PART_OF_QUERY)}
+        chosen = {**{name: document[name] for name in document.keys() & _CUTS}, **parameters}
+        return {name: chosen[name] for name in sorted(chosen.keys() - _HARMLESS) if chosen[name] is not None}
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
         """Put snapped numbers back into `inputs`."""

@@ -19,11 +19,12 @@ from guard.errors import ClientError, GuardError
 from guard.model.arrays import Floats, Ints
 from guard.model.exchange import Call, Reply
 from guard.model.nested import flatten
+from guard.model.outputs import CLASS_KINDS
 from guard.model.prediction import Answer, LabelSlot
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
 from guard.wire.body import decode_reply, decode_request, encode, forwardable, require_utf8, unreadable
-from guard.wire.columns import Column, holds_floats, lone_score, numbers
+from guard.wire.columns import Column, holds_floats, lone_score, numbers, several
 from guard.wire.problem import problem_json
 from guard.wire.row_lists import inside, list_queries, snapped_like, snapped_rows
 from guard.wire.rows import add_column, label_of
@@ -172,7 +173,8 @@ class JsonApi:
             add_groups(answer, path.text, groups, len(maps), partial(_put_map, maps))
             return
         matrix, _ = numbers(values, len(values))
-        if matrix is None or not outputs.accepts(matrix, complete=True, named=True):
+        many = outputs.kind in CLASS_KINDS and several(values)
+        if matrix is None or many or not outputs.accepts(matrix, complete=True, named=True):
             raise unreadable(f"{path.text} holds no {outputs.kind}")
         column = Column("scores", matrix)
         if matrix.shape[1] == 1 and outputs.kind == "probabilities":

@@ -8,6 +8,7 @@ choice, so that one query would have any number of spellings, each with noise of
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -23,7 +24,6 @@ from guard.wire.problem import envelope
 from guard.wire.row_lists import Batch, JsonRows, read_json_rows
 
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
-_MAYBE_JSON = ("", "text/plain", "application/octet-stream")
 _MEMBERS: dict[str, Batch] = {"instances": "always", "data": "by_form", "instance": "never"}
 _TYPES = {
     400: "BadRequestException",
@@ -70,17 +70,17 @@ class Torchserve:
             raise ClientError("send the query itself, not a form", code="unsupported_media_type", status=415)
         content_type = call.content_type.encode("latin-1", "replace")
         declared = call.content_type == "application/json"
-        opaque = Reading(Queries(1, None, opaque=call.body), call.body, content_type)
-        if not declared and call.content_type not in _MAYBE_JSON:
-            return opaque
+        if declared:
+            require_utf8(call)
+        # Tried whatever the type says: handlers look at the body, and a partial query must not hide behind a type.
         try:
-            if declared:
-                require_utf8(call)
             body: object = decode_request(call.body)
         except ClientError as error:
             if declared or error.code != "bad_json":
                 raise
-            return opaque
+            if _hidden_json(call.body):
+                raise ClientError("JSON must be in UTF-8", code="unsupported_charset", status=415) from None
+            return Reading(Queries(1, None, opaque=call.body), call.body, content_type)
         rows = _read(body)
         return Reading(rows.queries, forwardable(call.body, body), content_type, rows)
 
@@ -103,6 +103,17 @@ class Torchserve:
         """Return TorchServe's `code`, `type` and `message`."""
         kind = _TYPES.get(error.status, "InternalServerException")
         return envelope({"code": error.status, "type": kind, "message": error.message})
+
+
+def _hidden_json(body: bytes) -> bool:
+    """Say whether Python's decoder, which most handlers use, reads JSON that Guard does not: in UTF-16, say."""
+    try:
+        json.loads(body)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _read(body: object) -> JsonRows:
