@@ -291,6 +291,9 @@ class Connection(AsyncioProtocol):
 
     def _finish(self) -> None:
         self._whole = True
+        if self._status >= 500:
+            # Servers that have failed close without a word (MLServer does), and the next request would be lost.
+            self._reusable = False
         future, self._future = self._future, None
         if future is not None and not future.done():
             chunks = self._chunks

@@ -267,6 +267,7 @@ async def test_whole_replies_are_read_and_the_connection_is_reused(raw: bytes, s
         pytest.param(OK + b"H", b"ok", id="pipelined byte"),
         pytest.param(OK + b"\0garbage", b"ok", id="pipelined garbage"),
         pytest.param(b"HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\nabc", b"", id="body of a 204"),
+        pytest.param(b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nok", b"ok", id="a server's error"),
     ],
 )
 async def test_replies_after_which_the_connection_is_not_reused(raw: bytes, body: bytes) -> None:
