@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +41,7 @@ _LABELLED = CLASS_KINDS | {"labels"}
 _SCORE_TEXT = re.compile(r"\.\d|\d[eE]-\d|\d\s*%")
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """What one member of an answer is.
 
     Args:
@@ -117,7 +115,13 @@ def holds_floats(value: object) -> bool:
 
 
 def classify(
-    columns: Mapping[str, object], rows: int, outputs: Outputs, fields: Fields, principal: Floats | None = None
+    columns: Mapping[str, object],
+    rows: int,
+    outputs: Outputs,
+    fields: Fields,
+    principal: Floats | None = None,
+    *,
+    record: bool = False,
 ) -> dict[str, Column]:
     """Give every column its role.
 
@@ -127,6 +131,7 @@ def classify(
         outputs: the route's declaration.
         fields: what happens to the rest.
         principal: score vectors found elsewhere in the same rows, shape (n, k), which a column may repeat.
+        record: the columns are members of objects, where one alone needs a usual name to be a label.
 
     Returns:
         A role for each name, in the same order.
@@ -137,14 +142,12 @@ def classify(
     tables = {name: numbers(values, rows) for name, values in columns.items()}
     if outputs.kind in CLASS_KINDS:
         # More than one vector a row is more than one prediction for the price of one.
-        tables = {
-            name: (None, floating) if several(columns[name]) else (m, floating)
-            for name, (m, floating) in tables.items()
-        }
+        for name in [name for name, values in columns.items() if several(values)]:
+            tables[name] = None, tables[name][1]
     vectors = _score_columns(tables, outputs)
     if principal is None and vectors:
         principal = tables[vectors[0]][0]
-    sight = _Sight(outputs, principal, alone=len(columns) == 1 and principal is None)
+    sight = _Sight(outputs, principal, alone=len(columns) == 1 and not record and principal is None)
     labels = {name for name in columns if name not in vectors and sight.is_label(name, columns[name], tables[name])}
     lone = None if principal is not None else _lone_column(tables, labels, outputs)
     roles: dict[str, Column] = {}
@@ -203,8 +206,7 @@ def _score_columns(tables: Mapping[str, Table], outputs: Outputs) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
+class _Sight(NamedTuple):
     """What the roles of columns are judged by."""
 
     outputs: Outputs

@@ -13,7 +13,6 @@ from functools import partial
 from typing import ClassVar, cast
 
 import numpy as np
-import orjson
 
 from guard.errors import ClientError, GuardError
 from guard.model.arrays import Floats, Ints
@@ -28,7 +27,7 @@ from guard.wire.columns import Column, holds_floats, lone_score, numbers, severa
 from guard.wire.problem import problem_json
 from guard.wire.row_lists import inside, list_queries, snapped_like, snapped_rows
 from guard.wire.rows import add_column, label_of
-from guard.wire.selectors import Node, Path, SelectError, check_select, compile_path, outside, overlap, prune
+from guard.wire.selectors import Node, Path, check_select, compile_path, outside, overlap, prune
 from guard.wire.sparse import Ranked, add_groups, map_groups
 
 __all__ = ["JsonApi", "check_select"]
@@ -82,12 +81,9 @@ class JsonApi:
         body: object = decode_request(call.body)
         path = self.paths.get("queries")
         if path is None:
-            queries = Queries(1, None, opaque=orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-            return Reading(queries, forwardable(call.body, body))
-        try:
-            nodes = path.nodes(body)
-        except SelectError:
-            nodes = []
+            canonical = Queries(1, [body]).row_bytes()[0]
+            return Reading(Queries(1, None, opaque=canonical), forwardable(call.body, body))
+        nodes = path.nodes(body)
         if not nodes or overlap(nodes):
             raise ClientError("the request has no queries where they should be", code="no_rows", path=path.text)
         document = _Document(body, nodes, path.singular and _is_batch(nodes[0].value))
@@ -139,10 +135,7 @@ class JsonApi:
         path = self.paths.get(name)
         if path is None:
             return []
-        try:
-            nodes = path.nodes(root[0])
-        except SelectError:
-            raise unreadable(f"select.{name} cannot be followed through it") from None
+        nodes = path.nodes(root[0])
         # Below a list of one, so that the root has a place to write to as well.
         return [Node((0, *node.keys), node.value, root if node.parent is None else node.parent) for node in nodes]
 
@@ -270,4 +263,4 @@ def _add(answer: Answer, name: str, role: Column, values: list[object], put: Put
     def write(scores: Floats) -> None:
         put(scores.reshape(shape).tolist())
 
-    add_column(answer, name, role, write, lambda _: None)
+    add_column(answer, name, role, write)

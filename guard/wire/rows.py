@@ -69,7 +69,7 @@ def read_columns(columns: Record, reader: Reader, answer: Answer, asked: int) ->
         read_rows([columns], reader, answer)
         return
     answer.rows = asked
-    for key, role in classify(columns, asked, reader.outputs, reader.fields).items():
+    for key, role in classify(columns, asked, reader.outputs, reader.fields, record=True).items():
         values = cast("list[object]", columns[key])
         if role.role == "drop":
             answer.dropped.append(key)
@@ -110,7 +110,7 @@ def add_column(
     name: str,
     column: Column,
     write: Callable[[Floats], None],
-    write_labels: Callable[[Ints], None],
+    write_labels: Callable[[Ints], None] | None = None,
 ) -> None:
     """Register a classified column with `answer`.
 
@@ -119,9 +119,9 @@ def add_column(
         name: the column's name.
         column: its role and scores.
         write: puts released scores, shape (n, k) or (n, 1), back.
-        write_labels: puts the labels of the given columns back.
+        write_labels: puts the labels of the given columns back; a column that is none needs no such function.
     """
-    if column.role == "label":
+    if column.role == "label" and write_labels is not None:
         answer.labels.append(LabelSlot(name, write_labels))
         return
     if column.role not in ("scores", "two_class", "top_score") or column.scores is None:
@@ -170,7 +170,8 @@ def _read_objects(items: list[Record], reader: Reader, answer: Answer, name: str
     # Columns may repeat what was read here, if that speaks for every row.
     leading = answer.predictions[0] if read and answer.predictions[0].rows is None else None
     rest = {key: values for key, values in columns.items() if key not in read}
-    roles = classify(rest, len(items), reader.outputs, reader.fields, None if leading is None else leading.scores)
+    principal = None if leading is None else leading.scores
+    roles = classify(rest, len(items), reader.outputs, reader.fields, principal, record=True)
     for key in keys:
         role = roles.get(key)
         if key in read:
@@ -245,7 +246,7 @@ def _read_spread(items: list[Record], columns: Mapping[str, list[object]], reade
         if not reader.outputs.accepts(scores, complete=True, named=False):
             continue
         if copy is None or np.allclose(single[copy][:, 0], scores.max(axis=1), atol=1e-6):
-            add_column(answer, "+".join(names), Column("scores", scores), _spreader(items, names), _ignore)
+            add_column(answer, "+".join(names), Column("scores", scores), _spreader(items, names))
             return set(names)
     return set()
 
@@ -256,10 +257,6 @@ def _spreader(items: list[Record], names: list[str]) -> Callable[[Floats], None]
             item.update(zip(names, values, strict=True))
 
     return write
-
-
-def _ignore(tops: Ints) -> None:
-    del tops
 
 
 def _key_putter(items: list[Record], key: str) -> Callable[[list[object]], None]:

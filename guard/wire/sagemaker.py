@@ -7,6 +7,7 @@ or missing one carries scores all the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, cast
 
 from guard.errors import ClientError, GuardError, UpstreamError
@@ -97,9 +98,10 @@ class Sagemaker:
     def answer(self, reply: Reply, reading: Reading) -> Answer:
         """Decode JSON, JSON lines or CSV."""
         declared = (reply.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
-        first = self._csv if "csv" in declared else self._json_lines if declared in _JSON_LINES else self._json
+        csv = partial(self._csv, declared="csv" in declared)
+        first = csv if "csv" in declared else self._json_lines if declared in _JSON_LINES else self._json
         error: UpstreamError | None = None
-        for read in dict.fromkeys((first, self._json, self._json_lines, self._csv)):
+        for read in dict.fromkeys((first, self._json, self._json_lines, csv)):
             answer = Answer(0, None)
             try:
                 read(reply.body, reading.queries.rows, answer)
@@ -118,12 +120,16 @@ class Sagemaker:
         decoded = [decode_reply(line) for line in body.split(b"\n") if line.strip()]
         self._read_lines(_Lines([value for value, _ in decoded], bare_nan=any(bare for _, bare in decoded)), answer)
 
-    def _csv(self, body: bytes, asked: int, answer: Answer) -> None:
+    def _csv(self, body: bytes, asked: int, answer: Answer, *, declared: bool) -> None:
         try:
             cells = parse_csv(body)
         except ValueError:
             raise unreadable("it is not valid CSV") from None
         values = [[value_of(cell) for cell in row] for row in cells]
+        texts = [value for row in values for value in row if type(value) is not float]
+        if texts and (not declared or any(str(text).startswith(("{", "[", "<")) for text in texts)):
+            # Any text reads as CSV, and an error page must not pass for labels.
+            raise unreadable("it is neither JSON nor a table")
         if len(values) == 1 and len(values[0]) == asked > 1:
             # Some containers answer a batch with one line.
             self._read_lines(_Lines([*values[0]], csv=True, one_line=True), answer)

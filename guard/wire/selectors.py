@@ -34,7 +34,7 @@ class Node:
 
 
 class SelectError(ValueError):
-    """A path that cannot be used, or data that it cannot be followed through."""
+    """A path that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,15 @@ class Path:
     singular: bool
 
     def nodes(self, document: object) -> list[Node]:
-        """Return the matches in document order, each place once.
-
-        Raises:
-            SelectError: the document cannot be searched.
-        """
+        """Return the matches in document order, each place once; none in a document too deep to be searched."""
         found: dict[tuple[Key, ...], Node] = {}
         try:
             for match in self.compiled.finditer(cast("Any", document)):  # Any: the library's name for decoded JSON
                 keys = match.parts
                 parent = None if match.parent is None else match.parent.obj
                 found[keys] = Node(keys, match.obj, cast("Any", parent))
-        except (JSONPathError, RecursionError) as error:
-            raise SelectError(f"{self.text} cannot be followed") from error
+        except (JSONPathError, RecursionError):
+            return []
         return list(found.values())
 
 

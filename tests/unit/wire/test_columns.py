@@ -26,7 +26,7 @@ def test_a_distribution_is_a_score_whatever_its_name() -> None:
 
 
 def test_hidden_layers_leaf_counts_and_texts_are_dropped() -> None:
-    columns = {
+    columns: dict[str, Json] = {
         "probabilities": PROBS,
         "hidden": [[3.2, -1.0], [0.4, 9.0]],
         "leaf": [17, 4],
@@ -35,6 +35,7 @@ def test_hidden_layers_leaf_counts_and_texts_are_dropped() -> None:
         "note": ["a", "b"],
         "mixed": [1, "a"],
         "objects": [{}, {}],
+        "nothing": None,
         "elapsed": [0.01, 0.02],
     }
     found = roles(columns)
@@ -160,7 +161,7 @@ def test_numbers_reads_null_as_nan_beside_numbers_only() -> None:
     assert floating
     assert matrix is not None
     assert np.isnan(matrix[0, 1])
-    for values in (
+    others: list[Json] = [
         [None, None],
         ["1", None],
         [[1], [2, 3]],
@@ -171,7 +172,8 @@ def test_numbers_reads_null_as_nan_beside_numbers_only() -> None:
         [[], []],
         [1, [2]],
         np.array(["a", "b"]),
-    ):
+    ]
+    for values in others:
         assert numbers(values, 2) == (None, False)
 
 

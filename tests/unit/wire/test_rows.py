@@ -88,6 +88,12 @@ def test_another_distribution_is_a_prediction_of_its_own() -> None:
     assert len(answer.predictions) == 2
 
 
+def test_vectors_that_are_no_columns_beside_labels() -> None:
+    answer, out = read([{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.5}], classes=["cat", "dog"])
+    answer.labels[0].write(np.array([1, 1]))
+    assert out == [{"label": "dog", "score": 0.75}, {"label": "dog", "score": 0.5}]
+
+
 def test_a_distribution_spread_over_members_is_one_prediction() -> None:
     answer, out = read([{"label": 0, "malignant": 0.75, "benign": 0.25}])
     (prediction,) = answer.predictions
@@ -213,7 +219,8 @@ def test_columns_of_as_many_rows_as_asked() -> None:
 def test_a_list_of_numbers_is_one_row_only_if_it_is_a_vector() -> None:
     outputs = reader().outputs
     assert rows_of([0.2, 0.8], outputs, 1) == [[0.2, 0.8]]
-    for items in ([0.9, 0.8], [0.5], [1, 0], [[0.2, 0.8]], ["a"], [None, None]):
+    others: list[list[Json]] = [[0.9, 0.8], [0.5], [1, 0], [[0.2, 0.8]], ["a"], [None, None]]
+    for items in others:
         assert rows_of(items, outputs, 1) is items
     assert rows_of([0.2, 0.8], outputs, 2) == [0.2, 0.8]
     assert rows_of([0.2, 0.8], reader(kind="value").outputs, 1) == [0.2, 0.8]
@@ -228,3 +235,14 @@ def test_ranks_follow_released_scores_and_then_labels() -> None:
 def test_empty_groups() -> None:
     assert group_rows([[]], [[]], reader().outputs, named=True) is None
     assert group_rows([["a"]], [[0.5]], reader(kind="value").outputs, named=True) is None
+
+
+def test_spread_scores_leave_labels_to_their_slots() -> None:
+    answer, out = read([{"label": 0, "a": 0.75, "b": 0.25}], classes=["x", "y"])
+    answer.labels[0].write(np.array([1]))
+    assert out == [{"label": "y", "a": 0.75, "b": 0.25}]
+
+
+def test_of_two_numbers_that_are_no_distribution_one_goes_out() -> None:
+    answer, out = read([{"score": 0.9, "drift": 0.3}])
+    assert (answer.dropped, out, answer.predictions[0].shape) == (["drift"], [{"score": 0.9}], "two_class")

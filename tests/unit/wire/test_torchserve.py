@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -199,7 +199,8 @@ def test_recorded_exchanges_without_a_content_type(case: str) -> None:
     assert rendered(KNOWN, read) == json.loads(answer.body)
     release_labels(read)
     labels = rendered(KNOWN, read)
-    assert all(list(row.values()) == [1.0] for row in (labels if isinstance(labels, list) else [labels]))
+    rows = cast("list[Json]", labels) if isinstance(labels, list) else [labels]
+    assert all(list(row.values()) == [1.0] for row in rows)
 
 
 def test_recorded_errors_are_no_answers() -> None:
