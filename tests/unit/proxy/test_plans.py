@@ -286,7 +286,7 @@ class NotFinite(Raises, frozen=True):
     """Leaves what is not a number."""
 
     def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
-        return replace(batch, scores=batch.scores * np.nan)
+        return batch._replace(scores=batch.scores * np.nan)
 
 
 def broken(bench: Bench, defence: Defence) -> Active:

@@ -131,7 +131,7 @@ async def silent(server: Server, peer: Peer) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LONG_S):
-        while not condition():  # noqa: ASYNC110 - the conditions lie in transports, which set no event
+        while not condition():
             await asyncio.sleep(0.001)
 
 
