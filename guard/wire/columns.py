@@ -92,11 +92,12 @@ def several(values: object) -> bool:
     if isinstance(values, np.ndarray):
         shape = cast("tuple[int, ...]", values.shape)
     else:
-        match values:
-            case [[[*_], *_], *_]:
-                flat = flatten(cast("Sequence[object]", values))
-            case _:
+        first = values
+        for _ in range(3):
+            if not isinstance(first, list) or not first:
                 return False
+            first = cast("list[object]", first)[0]
+        flat = flatten(cast("list[object]", values))
         shape = () if flat is None else flat[1]
     return sum(size > 1 for size in shape[1:]) > 1
 
