@@ -175,20 +175,18 @@ class _Run:
         """Run the defences over one score matrix; `number` tells matrices for the same rows apart."""
         scores, rows = prediction.scores, prediction.rows
         finite: Ints | None = None
-        # A row's sum is finite only if all of its scores are (two infinities may also make NaN).
-        sums = np.add.reduce(scores, axis=1).tolist()
-        if not all(map(isfinite, sums)):
+        # Not a number is both the least and the greatest.
+        if scores.size and not (isfinite(scores.item(scores.argmin())) and isfinite(scores.item(scores.argmax()))):
             finite = np.flatnonzero(np.isfinite(scores).all(axis=1))
             scores = scores[finite]
             rows = finite if rows is None else rows[finite]
-            sums = np.add.reduce(scores, axis=1).tolist()
         complete = prediction.complete and scores.shape[1] > 1
         if self.kind == "probabilities":
             if scores.size and scores.item(scores.argmin()) < 0.0:
                 scores = np.maximum(scores, 0.0)
             if complete:
                 low, high = 1.0 - _SUM_TOLERANCE, 1.0 + _SUM_TOLERANCE
-                complete = all(low <= total <= high for total in sums)
+                complete = all(low <= total <= high for total in np.add.reduce(scores, axis=1).tolist())
         before = Batch(scores, scores.argmax(axis=1), self.kind, complete)
         after = self._steps(before, self.rng if rows is None else _Picked(self.rng, rows), number)
         self.rows += len(scores)

@@ -106,6 +106,20 @@ class Queries:
         """
         self._matrix, self._tried = snapped, True
 
+    def answered_by(self, rows: int) -> Queries:
+        """Return the queries behind an answer of `rows` rows: these, or when their number differs, the body as a whole.
+
+        A server may answer several rows with one (an image sent as a list of its lines); each row of such an answer
+        depends on all that was sent.
+
+        >>> two = Queries(2, [[1, 2], [3, 4]])
+        >>> two.answered_by(2) is two, two.answered_by(1).rows
+        (True, 1)
+        """
+        if rows == self.rows:
+            return self
+        return Queries(rows, None, opaque=b"".join([b"%d:%b" % (len(row), row) for row in self.row_bytes()]))
+
     def row_bytes(self) -> list[bytes]:
         """Return canonical bytes for each row.
 

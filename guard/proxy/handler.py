@@ -34,6 +34,7 @@ from guard.proxy.messages import (
     upstream_refusal,
 )
 from guard.telemetry.metrics import Metrics
+from guard.wire.body import too_many_rows
 
 log = logging.getLogger("guard.proxy")
 
@@ -110,12 +111,13 @@ class Handler:
 
     def read(self, x: Exchange) -> None:
         """Decode the body to queries; a body that shadow could not read is one opaque row."""
+        x.call.max_rows = x.active.plan.limits.rows
         decode_content(x.call, x.active.plan.limits.body_bytes)
         x.reading = reading = x.route.codec.read(x.call)
         x.rows = reading.queries.rows
         x.body = reading.body
         if x.rows > x.active.plan.limits.rows:
-            raise ClientError("too many rows in one request", code="too_many_rows", status=413)
+            raise too_many_rows()
 
     def inspect(self, x: Exchange) -> None:
         """Check queries against the inputs' domain and snap them."""
@@ -197,7 +199,8 @@ class Handler:
         """Run the defences over the predictions."""
         if x.answer is None or x.reading is None:
             return
-        noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, x.reading.queries, x.route.inputs)
+        queries = x.reading.queries.answered_by(x.answer.rows)
+        noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, queries, x.route.inputs)
         x.report = release(x.route.defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only)
 
     def render(self, x: Exchange) -> None:
