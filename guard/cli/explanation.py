@@ -232,7 +232,9 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
     reply = Reply(200, [(b"content-type", b"application/json")], traffic.answer)
     answer = route.codec.answer(reply, reading)
     _drops(route, answer, result)
-    noise = QueryNoise(traffic.secret, route.ledger, traffic.client.name, reading.queries, route.inputs)
+    noise = QueryNoise(
+        traffic.secret, route.ledger, traffic.client.name, reading.queries.answered_by(answer.rows), route.inputs
+    )
     report = release(route.defences, route.outputs, answer, noise, labels_only=False, trace=True)
     # Without predictions (an answer of labels) no defence has anything to do, and nothing is traced.
     done = {index: step.score_shift_l1 for index, step in enumerate(report.steps)}
