@@ -17,6 +17,7 @@ class Call:
         headers: all request headers, names lower case.
         sent: the body as the client sent it.
         target: path and query string as the client sent them.
+        max_rows: most rows that the policy takes; a codec for which rows are dear to read stops beyond them.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Call:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     sent: bytes = b""
     target: bytes = b""
+    max_rows: int = 10**6
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of header `name` (lower case), or None."""

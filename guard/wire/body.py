@@ -138,6 +138,11 @@ def forwardable(body: bytes, document: object) -> bytes:
     return encode(document, bare_nan=b"NaN" in body or b"Infinity" in body)
 
 
+def too_many_rows() -> ClientError:
+    """Return the refusal of a request with more rows than the policy takes."""
+    return ClientError("too many rows in one request", code="too_many_rows", status=413)
+
+
 def unreadable(reason: str) -> UpstreamError:
     """Return the error for an answer that cannot be let out; `reason` is a clause such as "it is not valid JSON"."""
     return UpstreamError(f"the model's answer was withheld: {reason}", code="unreadable_answer")

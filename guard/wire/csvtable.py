@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 from guard.errors import ClientError
 from guard.model.arrays import Floats
 from guard.model.queries import Queries
+from guard.wire.body import too_many_rows
 
 # Possessive: what was matched is not given back, so that a long cell takes linear time.
 _NUMBER = re.compile(r"\s*+[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?\d++)?+\s*+", re.ASCII)
@@ -73,19 +75,21 @@ class CsvTable:
         return sorted(range(len(self.header)), key=self.header.__getitem__)
 
 
-def read_csv(body: bytes, *, header: bool) -> CsvTable:
-    """Decode a request's CSV.
+def read_csv(body: bytes, *, header: bool, most: int) -> CsvTable:
+    """Decode a request's CSV of at most `most` rows.
 
     Raises:
-        ClientError: 400, it is not a table.
+        ClientError: 400, it is not a table; 413, it has more rows.
     """
     try:
-        rows = parse_csv(body)
+        rows = parse_csv(body, most + 2)
     except ValueError:
         raise ClientError("the request is not valid CSV", code="bad_csv") from None
     names = rows.pop(0) if header and rows else None
     if not rows:
         raise ClientError("the request has no rows", code="no_rows")
+    if len(rows) > most:
+        raise too_many_rows()
     if names is not None and len(set(names)) != len(names):
         raise ClientError("two columns have the same name", code="bad_csv")
     width = len(names or rows[0])
@@ -95,8 +99,8 @@ def read_csv(body: bytes, *, header: bool) -> CsvTable:
     return CsvTable(names, rows)
 
 
-def parse_csv(body: bytes) -> list[list[str]]:
-    """Return rows of cells; blank lines are left out.
+def parse_csv(body: bytes, most: int | None = None) -> list[list[str]]:
+    """Return rows of cells, the first `most` if that is given; blank lines are left out.
 
     Raises:
         ValueError: not UTF-8, a NUL, a quote that is not closed, a cell beyond csv's field limit.
@@ -105,7 +109,7 @@ def parse_csv(body: bytes) -> list[list[str]]:
     if "\0" in text:
         raise ValueError("NUL")
     try:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        return list(islice(filter(None, csv.reader(io.StringIO(text, newline=""), strict=True)), most))
     except csv.Error as error:
         raise ValueError(str(error)) from None
 

@@ -22,7 +22,7 @@ from guard.model.outputs import CLASS_KINDS
 from guard.model.prediction import Answer, LabelSlot
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.body import decode_reply, decode_request, encode, forwardable, require_utf8, unreadable
+from guard.wire.body import decode_reply, decode_request, encode, forwardable, require_utf8, too_many_rows, unreadable
 from guard.wire.columns import Column, holds_floats, lone_score, numbers, several
 from guard.wire.problem import problem_json
 from guard.wire.row_lists import inside, list_queries, snapped_like, snapped_rows
@@ -83,7 +83,9 @@ class JsonApi:
         if path is None:
             canonical = Queries(1, [body]).row_bytes()[0]
             return Reading(Queries(1, None, opaque=canonical), forwardable(call.body, body))
-        nodes = path.nodes(body)
+        nodes = path.nodes(body, call.max_rows + 1)
+        if len(nodes) > call.max_rows:
+            raise too_many_rows()
         if not nodes or overlap(nodes):
             raise ClientError("the request has no queries where they should be", code="no_rows", path=path.text)
         document = _Document(body, nodes, path.singular and _is_batch(nodes[0].value))

@@ -149,7 +149,7 @@ class Mlflow:
         """Decode one of the five forms of a request."""
         require_utf8(call)
         if call.content_type == "text/csv":
-            table = read_csv(call.body, header=True)
+            table = read_csv(call.body, header=True, most=call.max_rows)
             return Reading(table.queries(), table.encode(), b"text/csv", _Document("csv", {}, table))
         if call.content_type not in ("", "application/json"):
             raise ClientError("this API takes application/json or text/csv", code="unsupported_media_type", status=415)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import ClassVar, cast
 
 from guard.errors import ClientError, GuardError, UpstreamError
@@ -16,7 +17,16 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.body import decode_reply, decode_request, encode, forwardable, members, require_utf8, unreadable
+from guard.wire.body import (
+    decode_reply,
+    decode_request,
+    encode,
+    forwardable,
+    members,
+    require_utf8,
+    too_many_rows,
+    unreadable,
+)
 from guard.wire.csvtable import CsvTable, parse_csv, read_csv, value_of, write_csv
 from guard.wire.json_answers import JsonAnswer, read_json
 from guard.wire.problem import problem_json
@@ -65,10 +75,13 @@ class Sagemaker:
             return Reading(Queries(1, None, opaque=call.body), call.body, content_type)
         require_utf8(call)
         if call.content_type == "text/csv":
-            table = read_csv(call.body, header=False)
+            table = read_csv(call.body, header=False, most=call.max_rows)
             return Reading(table.queries(), table.encode(), b"text/csv", table)
         if call.content_type in _JSON_LINES:
-            lines: list[object] = [decode_request(line) for line in call.body.split(b"\n") if line.strip()]
+            written = islice((line for line in call.body.split(b"\n") if line.strip()), call.max_rows + 1)
+            lines: list[object] = [decode_request(line) for line in written]
+            if len(lines) > call.max_rows:
+                raise too_many_rows()
             body = call.body if call.body.count(b":") == members(lines) else _encode_lines(lines)
             rows = read_json_rows(lines, batch="always")
             return Reading(rows.queries, body, call.content_type.encode("latin-1"), rows)

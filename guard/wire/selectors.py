@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, cast
 
 from jsonpath import JSONPath, JSONPathEnvironment, JSONPathError
@@ -51,11 +52,18 @@ class Path:
     compiled: JSONPath
     singular: bool
 
-    def nodes(self, document: object) -> list[Node]:
-        """Return the matches in document order, each place once; none in a document too deep to be searched."""
+    def nodes(self, document: object, most: int | None = None) -> list[Node]:
+        """Return the matches in document order, each place once; none in a document too deep to be searched.
+
+        Args:
+            document: decoded JSON.
+            most: stop after so many.
+        """
         found: dict[tuple[Key, ...], Node] = {}
         try:
-            for match in self.compiled.finditer(cast("Any", document)):  # Any: the library's name for decoded JSON
+            for match in islice(
+                self.compiled.finditer(cast("Any", document)), most
+            ):  # Any: the library's name for decoded JSON
                 keys = match.parts
                 parent = None if match.parent is None else match.parent.obj
                 found[keys] = Node(keys, match.obj, cast("Any", parent))

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from guard.wire.csvtable import value_of
+from guard.errors import ClientError
+from guard.wire.csvtable import read_csv, value_of
 
 
 @pytest.mark.parametrize("cell", ["1", " 1.", "+1.0", "1e0", ".1E1", "10e-1 "])
@@ -35,3 +36,13 @@ def test_a_long_cell_that_is_no_number_takes_linear_time(cell: str) -> None:
     began = time.perf_counter()
     value_of(cell)
     assert time.perf_counter() - began < 0.2
+
+
+def test_rows_beyond_the_bound_are_not_read() -> None:
+    body = b"1\n" * 2_000_000
+    began = time.perf_counter()
+    with pytest.raises(ClientError) as refused:
+        read_csv(body, header=False, most=10)
+    assert refused.value.status == 413
+    assert time.perf_counter() - began < 0.5
+    assert len(read_csv(b"a\n1\n\n2\n", header=True, most=2).cells) == 2
