@@ -8,6 +8,7 @@ The phases `decide` and `observe` stand in the table of failures and arrive with
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -129,13 +130,19 @@ class Handler:
 
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked."""
-        route = x.route
-        if route.watched:
+        if x.route.watched and x.route.binding:
+            # Side by side, so that what only watches costs no second trip to the state.
+            await asyncio.gather(self.watch(x), self.bind(x))
+        elif x.route.watched:
             await self.watch(x)
-        if route.binding:
-            x.charges = made = self.claims(x, route.binding)
-            x.receipt = await self.state.charge(route.ledger, made, x.now_s)
-            x.labels_only = decision(x.receipt, made, x.now_s)
+        elif x.route.binding:
+            await self.bind(x)
+
+    async def bind(self, x: Exchange) -> None:
+        """Charge the budgets whose outcome counts."""
+        x.charges = made = self.claims(x, x.route.binding)
+        x.receipt = await self.state.charge(x.route.ledger, made, x.now_s)
+        x.labels_only = decision(x.receipt, made, x.now_s)
 
     async def watch(self, x: Exchange) -> None:
         """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
