@@ -152,6 +152,8 @@ COMMON: dict[str, Any] = {  # Any: uvicorn's keyword arguments
     "ws": "none",
     "access_log": False,
     "log_config": None,
+    # Its warnings are one line for every malformed request: a client must not fill the log.
+    "log_level": "error",
     "server_header": False,
     "proxy_headers": False,
     "timeout_keep_alive": 75,

@@ -61,9 +61,8 @@ class Path:
         """
         found: dict[tuple[Key, ...], Node] = {}
         try:
-            for match in islice(
-                self.compiled.finditer(cast("Any", document)), most
-            ):  # Any: the library's name for decoded JSON
+            found_here = self.compiled.finditer(cast("Any", document))  # Any: the library's name for decoded JSON
+            for match in islice(found_here, most):
                 keys = match.parts
                 parent = None if match.parent is None else match.parent.obj
                 found[keys] = Node(keys, match.obj, cast("Any", parent))

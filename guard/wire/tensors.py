@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import cast
 
 import numpy as np
@@ -156,6 +156,8 @@ def lists_of(tensor: Json, shape: list[int]) -> int:
         count = 0
     while count and isinstance(first, list):
         first = cast("list[object]", first)[0]
+    if count and (tensor["datatype"] == "FP16" or (tensor["datatype"] in INTEGRAL and not _all_int(data))):
+        return 0
     kind = type(cast("object", first))
     # Numbers that are all true or false would be read as another query than the same ones written 1 or 0.
     return count if kind is float or kind is int else 0
@@ -197,7 +199,30 @@ def read_tensor(tensor: Json, shape: list[int], place: str) -> Tensor:
     if bool in kinds:
         # One spelling for a query: true is 1, or else it would be another query to everything that keys on it.
         items = [int(item) if item is True or item is False else item for item in items]
+    items = _as_read(items, datatype, place)
     return Tensor(name, datatype, shape, items, width, nested, place)
+
+
+def _all_int(data: list[object]) -> bool:
+    found = flatten(data)
+    return found is not None and set(map(type, found[0])) == {int}
+
+
+def _as_read(items: Sequence[object], datatype: str, place: str) -> Sequence[object]:
+    """Return numbers as a server reads them into the datatype: what it would cut off must not make another query.
+
+    Raises:
+        ClientError: 400, a number that no server can mean: a fraction among whole numbers, 2 for a truth value.
+    """
+    if datatype == "FP16":
+        with np.errstate(over="ignore"):
+            return [item if item is None else float(np.float16(cast("float", item))) for item in items]
+    if datatype in INTEGRAL or datatype == "BOOL":
+        given = (item for item in cast("Sequence[float | None]", items) if item is not None and isfinite(item))
+        # What is not finite or missing is left to the domain check, which names its place.
+        if any(item % 1 or (datatype == "BOOL" and item not in (0, 1)) for item in given):
+            raise _bad(place, f"must hold {datatype} only")
+    return items
 
 
 def decoded(text: str, place: str) -> str:
