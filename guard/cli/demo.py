@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo."""
     if find_spec("sklearn") is None:
         return fail("the demo needs scikit-learn", hint='pip install "model-guard[demo]"', code=3)
+    # Whatever ends the demo ends its children too, which a terminal's Ctrl-C does not reach.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         try:
             return _demo(args, stack)
@@ -76,8 +78,8 @@ def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
 
 
 @contextlib.contextmanager
-def child(command: list[str], stderr: int | None = None) -> Generator[subprocess.Popen[str]]:
-    """Start a process that ends with this context."""
+def child(command: list[str], stderr: int | None = None, patience_s: float = 10.0) -> Generator[subprocess.Popen[str]]:
+    """Start a process that ends with this context: by itself, or killed when it takes longer than `patience_s`."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(  # noqa: S603 -- our own interpreter and modules
         command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, start_new_session=True
@@ -87,7 +89,7 @@ def child(command: list[str], stderr: int | None = None) -> Generator[subprocess
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

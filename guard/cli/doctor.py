@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import email.utils
 import ipaddress
+import json
 import os
 import socket
 import stat
@@ -27,8 +28,8 @@ HELP = "look at a deployment and say what is wrong with it"
 EPILOG = """example:
   guard doctor --policy policy.yaml --upstream http://127.0.0.1:8080 --state sqlite:guard.db
 
-Takes the options of `guard serve`. Exit 0: fine, or warnings only; 1: something is wrong;
-2: bad policy; 3: a dependency is out of reach.
+Takes the options of `guard serve`; with --admin it asks the running Guard who its clients are.
+Exit 0: fine, or warnings only; 1: something is wrong; 2: bad policy; 3: a dependency is out of reach.
 """
 Level = Literal["ok", "warn", "fail", "down"]
 _MARKS: dict[Level, str] = {
@@ -61,11 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--upstream", help="URL of the model server")
     add_option(parser, "--state", default="sqlite:guard.db", help="as for serve (default: %(default)s)")
     add_option(parser, "--secret-file", default=None, help="as for serve")
+    add_option(parser, "--admin", default="off", help="admin address of a running Guard, to look at its clients")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings and return the exit code."""
     from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
 
     from guard.proxy.load import load_active  # noqa: PLC0415
 
@@ -78,15 +81,18 @@ def run(args: argparse.Namespace) -> int:
 
         print_problems(error)
         return 2
-    findings = asyncio.run(examine(active, args.upstream, args.state, args.secret_file))
+    admin = None if args.admin == "off" else str(args.admin)
+    findings = asyncio.run(examine(active, args.upstream, args.state, args.secret_file, admin))
     out = Console(highlight=False)
     for finding in findings:
-        out.print(f"{_MARKS[finding.level]}  [bold]{finding.what}[/bold]: {finding.message}", soft_wrap=True)
+        out.print(f"{_MARKS[finding.level]}  [bold]{finding.what}[/bold]: {escape(finding.message)}", soft_wrap=True)
     levels = {finding.level for finding in findings}
     return 3 if "down" in levels else 1 if "fail" in levels else 0
 
 
-async def examine(active: Active, upstream: str | None, state: str, secret_file: str | None) -> list[Finding]:
+async def examine(
+    active: Active, upstream: str | None, state: str, secret_file: str | None, admin: str | None = None
+) -> list[Finding]:
     """Look at everything; returns one finding or more for each thing."""
     plan = active.plan
     findings = [
@@ -100,6 +106,8 @@ async def examine(active: Active, upstream: str | None, state: str, secret_file:
         looks += [lambda: upstream_findings(upstream), lambda: around_findings(upstream)]
     else:
         findings.append(Finding("warn", "upstream", "not looked at: --upstream is missing"))
+    if admin:
+        looks.append(lambda: client_findings(admin))
     for look in looks:
         findings += await look()
     return findings
@@ -121,12 +129,15 @@ def secret_findings(state: str, secret_file: str | None) -> list[Finding]:
         secret_file = str(Path(state.removeprefix("sqlite:")).with_suffix(".secret"))
         if not Path(secret_file).exists():
             return [Finding("ok", "secret", f"will be made at {secret_file}")]
+    from guard.proxy.secret import load_secret  # noqa: PLC0415
+
+    try:
+        load_secret(state, None if secret_file is None else Path(secret_file))
+    except GuardError as error:
+        return [Finding("fail", "secret", error.message)]
     if secret_file is None:
         return [Finding("ok", "secret", "given by GUARD_SECRET")]
-    try:
-        mode = stat.S_IMODE(Path(secret_file).stat().st_mode)
-    except OSError as error:
-        return [Finding("fail", "secret", f"{secret_file}: {error.strerror}")]
+    mode = stat.S_IMODE(Path(secret_file).stat().st_mode)
     if mode & 0o077:
         return [Finding("fail", "secret", f"{secret_file} can be read by others (mode {mode:04o}); chmod 600 it")]
     return [Finding("ok", "secret", f"{secret_file}, mode {mode:04o}")]
@@ -144,7 +155,7 @@ async def state_findings(url: str) -> list[Finding]:
         finally:
             await state.aclose()
     except GuardError as error:
-        if "another" in error.message:
+        if "is in use" in error.message:
             return [
                 Finding("warn", "state", f"{error.message}; if that is the Guard you are asking about, all is well")
             ]
@@ -182,8 +193,32 @@ async def upstream_findings(url: str) -> list[Finding]:
     return findings
 
 
-async def around_findings(url: str) -> list[Finding]:
-    """Nobody else reaches the model without Guard, as far as can be seen from here."""
+async def client_findings(admin: str) -> list[Finding]:
+    """Clients are told apart: not everybody comes from one address, which would be an ingress in front."""
+    from guard.upstream.http import HttpUpstream  # noqa: PLC0415
+
+    url = admin if "://" in admin else f"http://{admin}"
+    client = HttpUpstream(url)
+    try:
+        reply = await client.send(b"GET", b"/clients?limit=1", [], b"", 5.0)
+        seen = json.loads(reply.body)
+        known, warning = int(seen["known"]), str(seen.get("warning", ""))
+    except UpstreamError as error:
+        return [Finding("down", "clients", f"{url}: {error.message}")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [Finding("down", "clients", f"{url}: this is not a Guard's admin listener")]
+    finally:
+        await client.aclose()
+    return [Finding("warn", "clients", warning) if warning else Finding("ok", "clients", f"{known} seen lately")]
+
+
+async def around_findings(url: str, addresses: Callable[[], list[str]] | None = None) -> list[Finding]:
+    """Nobody else reaches the model without Guard, as far as can be seen from here.
+
+    Args:
+        url: the model's.
+        addresses: gives this machine's addresses other than loopback.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -195,7 +230,7 @@ async def around_findings(url: str) -> list[Finding]:
             f"the model listens on {host}, which this machine reaches over a network: make sure that only Guard can"
         )
         return [Finding("warn", "around", message)]
-    for address in own_addresses():
+    for address in (addresses or own_addresses)():
         if await reaches(address, port):
             return [
                 Finding(

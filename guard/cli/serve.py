@@ -114,8 +114,8 @@ def address(text: str, option: str) -> tuple[str, int]:
     Raises:
         ValueError: it is none of these.
     """
-    host, _, port = str(text).rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    host, colon, port = str(text).rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{option} must be HOST:PORT, got {text}")
     return host.strip("[]") or "127.0.0.1", int(port)
 

@@ -189,7 +189,8 @@ def containers(document: Json, path: tuple[Json, ...] = ()) -> Iterator[tuple[Js
     if isinstance(document, dict | list):
         yield path
         members = cast("dict[str, Json] | list[Json]", document)
-        for key in members if isinstance(members, dict) else range(len(members)):
+        keys: list[Json] = list(members) if isinstance(members, dict) else [*range(len(members))]
+        for key in keys:
             yield from containers(document[key], (*path, key))
 
 

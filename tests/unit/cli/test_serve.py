@@ -1,0 +1,124 @@
+"""`guard serve`: what it refuses to start with, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guard.cli.main import main
+from guard.cli.serve import address, join
+from tests.support.clients import admin
+from tests.support.processes import ROOT, free_port, guard
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GUARD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:9000", ("127.0.0.1", 9000)),
+        (":9000", ("127.0.0.1", 9000)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("[::1]:9000", ("::1", 9000)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_addresses(text: str, expected: tuple[str, int]) -> None:
+    assert address(text, "--listen") == expected
+
+
+@pytest.mark.parametrize("text", ["", "9000", "host:", "host:port", "host:65536", "host:-1", "http://host:80/"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="--listen must be HOST:PORT"):
+        address(text, "--listen")
+
+
+def test_addresses_are_written_as_they_are_read() -> None:
+    assert join(("::1", 9000)) == "[::1]:9000"
+    assert join(("127.0.0.1", 9000)) == "127.0.0.1:9000"
+
+
+BASE = ["--policy", "observe", "--api", "mlflow", "--upstream", "http://127.0.0.1:1", "--state", "memory:"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--upstream", "http://127.0.0.1:1"], 2, "--policy is missing"),
+        (["--policy", "observe"], 2, "--upstream is missing"),
+        ([*BASE, "--listen", "9000"], 2, "--listen must be HOST:PORT"),
+        ([*BASE, "--admin", "0.0.0.0:9001"], 2, "loopback only"),
+        ([*BASE, "--upstream", "127.0.0.1:8080"], 2, "--upstream must be http://"),
+        ([*BASE, "--upstream", "ftp://model"], 2, "--upstream must be http://"),
+        ([*BASE, "--upstream", "http://127.0.0.1:9000"], 2, "round in circles"),
+        ([*BASE, "--upstream", "https://127.0.0.1", "--listen", "127.0.0.1:443"], 2, "round in circles"),
+        ([*BASE, "--upstream", "http://127.0.0.1", "--listen", "127.0.0.1:80"], 2, "round in circles"),
+        ([*BASE, "--policy", "balancd"], 2, "balanced"),
+        ([*BASE, "--api", "mlflw"], 2, "mlflow"),
+    ],
+)
+def test_what_it_does_not_start_with(
+    arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *arguments]) == code
+    assert told in capsys.readouterr().err
+
+
+def test_a_state_or_secret_that_cannot_be_used_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    free = ["--listen", "127.0.0.1:0", "--admin", "off"]
+    assert main(["serve", *BASE, *free, "--state", f"sqlite:{tmp_path / 'nowhere' / 'guard.db'}"]) == 3
+    assert main(["serve", *BASE, *free, "--secret-file", str(tmp_path / "nowhere")]) == 3
+    assert main(["serve", *BASE, *free, "--state", "redis://127.0.0.1:1"]) == 3
+    assert "GUARD_SECRET" in capsys.readouterr().err
+
+
+def test_an_address_that_is_taken_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", *BASE, "--listen", f"127.0.0.1:{port}", "--admin", "off"]) == 3
+    assert "cannot listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_well_on_a_signal_and_leaves_no_port(number: signal.Signals, tmp_path: Path) -> None:
+    with guard("observe", f"http://127.0.0.1:{free_port()}", tmp_path, "--api", "mlflow") as running:
+        running.running.send_signal(number)
+        assert running.running.wait(20) == 0
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", running.port))
+    assert "Traceback" not in running.log.read_text()
+
+
+def test_without_an_admin_listener_there_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "guard", "serve", *BASE, "--listen", "127.0.0.1:0", "--admin", "off"]
+    with log.open("wb") as out, subprocess.Popen(command, stderr=out, cwd=ROOT) as process:
+        while "is guarded on" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+        process.terminate()
+        assert process.wait(20) == 0
+    assert "admin" not in log.read_text()
+
+
+def test_warnings_of_the_policy_are_told_at_start_up(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nroutes: [{api: mlflow, budgets: [{kind: rows, per: client, limit: 9}]}]\n")
+    with guard(policy, f"http://127.0.0.1:{free_port()}", tmp_path) as running:
+        assert "WARNING guard: " in running.log.read_text()
+        reply = admin(running, "/readyz")
+        assert reply.status == 503
+        assert reply.json["checks"]["state"] == {"ok": True}
+        assert reply.json["checks"]["upstream"]["ok"] is False

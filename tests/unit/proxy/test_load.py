@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guard.errors import PolicyError
+from guard.proxy.load import load_active
+
+
+def test_a_preset_by_name() -> None:
+    active = load_active("balanced", api="mlflow", env={})
+    assert (active.plan.name, active.plan.routes[0].api) == ("balanced", "mlflow")
+    assert active.identity.warnings == () or active.plan.warnings
+
+
+def test_every_file_that_the_policy_names_is_watched_once(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("version: 1\nroutes: [{api: mlflow}]\n")
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice:{'0' * 64}\n")
+    keys.chmod(0o600)
+    policy = tmp_path / "policy.yaml"
+    source = "{kind: api_key, header: x-api-key, keys_file: keys}"
+    policy.write_text(f"version: 1\nextends: base.yaml\nidentity: [{source}, {source}]\n")
+    active = load_active(policy, api=None, env={})
+    assert sorted(path.name for path in active.files) == ["base.yaml", "keys", "policy.yaml"]
+
+
+def test_an_identity_file_that_is_not_there_is_a_bad_policy(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nidentity: [{kind: api_key, header: x-api-key, keys_file: nowhere}]\nroutes: [{api: mlflow}]\n"
+    )
+    with pytest.raises(PolicyError) as caught:
+        load_active(policy, api=None, env={})
+    assert "nowhere" in str(caught.value)
+
+
+def test_secrets_of_a_policy_come_from_the_given_environment(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nname: {env: NAME_OF_IT}\nroutes: [{api: mlflow}]\n")
+    with pytest.raises(PolicyError):
+        load_active(policy, api=None, env={})
