@@ -28,7 +28,9 @@ _SCORES = frozenset({float, int, type(None)})
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of an answer that have equally many labels; the labels themselves may differ from row to row.
+    """Rows of an answer that have equally many labels, and are whole distributions or not.
+
+    The labels themselves may differ from row to row.
 
     Args:
         rows: indices of the rows.
@@ -46,7 +48,9 @@ class Group:
 def group_rows(
     labels: Sequence[Sequence[str]], scores: Sequence[Sequence[object]], outputs: Outputs, *, named: bool
 ) -> list[Group] | None:
-    """Group rows by their number of labels; None when these are not scores of the declared kind.
+    """Group rows by their number of labels, and by whether they are whole distributions.
+
+    None when these are not scores of the declared kind.
 
     Empty rows are in no group.
 
@@ -67,9 +71,23 @@ def group_rows(
         matrix, _ = numbers([scores[row] for row in rows], len(rows))
         if matrix is None or not outputs.accepts(matrix, complete=False, named=named):
             return None
-        complete = outputs.accepts(matrix, complete=True, named=False)
-        groups.append(Group(rows, [labels[row] for row in rows], matrix, complete))
+        for complete, indexes in _by_completeness(matrix, outputs):
+            chosen = [rows[i] for i in indexes]
+            groups.append(Group(chosen, [labels[row] for row in chosen], matrix[indexes], complete))
     return groups or None
+
+
+def _by_completeness(matrix: Floats, outputs: Outputs) -> list[tuple[bool, list[int]]]:
+    """Part rows that are whole distributions from others: what is released of a row must not depend on those beside it.
+
+    Were it so, the same query alone and beside another would be two answers to average.
+    """
+    every = list(range(len(matrix)))
+    if outputs.accepts(matrix, complete=True, named=False):
+        return [(True, every)]
+    whole = {i for i in every if outputs.accepts(matrix[i : i + 1], complete=True, named=False)}
+    parts = [(True, sorted(whole)), (False, [i for i in every if i not in whole])]
+    return [(complete, indexes) for complete, indexes in parts if indexes]
 
 
 def add_groups(
