@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from guard.errors import GuardError, StateError, UpstreamError
+from guard.errors import GuardError, StateError
 from guard.policy.schema import Limits
 from guard.ports import State
 from guard.proxy.app import DataApp
@@ -221,8 +221,6 @@ async def upstream_ready(upstream: HttpUpstream, plans: Plans) -> bool | str:
     target = endpoint.template.encode() if endpoint is not None else b"/"
     try:
         reply = await upstream.send(b"GET", target, [], b"", 2.0)
-    except UpstreamError as error:
-        return error.message
     except GuardError as error:
         return error.message
     # Any answer shows that a server is there; a health endpoint must also say that it is well.
