@@ -31,6 +31,8 @@ def digests(secret: bytes, queries: Queries) -> tuple[bytes, ...]:
     keyed = hashlib.blake2b(digest_size=16, key=secret[:32], person=b"guard graded")
     if queries.names is not None:
         keyed.update(orjson.dumps(queries.names))
+    if queries.context:
+        keyed.update(b"%d:%b" % (len(queries.context), queries.context))
     found: list[bytes] = []
     for row in queries.row_bytes():
         state = keyed.copy()

@@ -59,6 +59,8 @@ class Queries:
         width: for a flat tensor, numbers per row; 0 when `values` holds one item per row.
         opaque: canonical bytes that stand for the whole body when it has no decoded values.
         names: feature names in order, when the API names them.
+        context: canonical bytes of what else the model may look at. The same rows in another context are other queries
+            to a budget, but draw the same noise, or members that the model ignores would average it away.
         place: (row, feature) -> path of that member in the request, for messages; feature -1 means the row.
     """
 
@@ -67,6 +69,7 @@ class Queries:
     width: int = 0
     opaque: bytes = b""
     names: tuple[str, ...] | None = None
+    context: bytes = b""
     place: Callable[[int, int], str] = _no_place
     _matrix: Floats | None = field(default=None, repr=False)
     _tried: bool = field(default=False, repr=False)
@@ -118,7 +121,9 @@ class Queries:
         """
         if rows == self.rows:
             return self
-        return Queries(rows, None, opaque=b"".join([b"%d:%b" % (len(row), row) for row in self.row_bytes()]))
+        return Queries(
+            rows, None, opaque=b"".join([b"%d:%b" % (len(row), row) for row in self.row_bytes()]), context=self.context
+        )
 
     def row_bytes(self) -> list[bytes]:
         """Return canonical bytes for each row.

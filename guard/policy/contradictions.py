@@ -142,6 +142,13 @@ def warn_route(route: Route, at: str) -> list[Problem]:
                     hint=hint,
                 )
             )
+    if any(getattr(d, "reuse", None) == "none" for d in route.defences) and any(b.distinct for b in route.budgets):
+        hint = "reuse: query, so that a repeat returns the same noise"
+        warnings.append(
+            Problem(
+                "repeats cost no graded answer, and fresh noise is averaged away by them", f"{at}.budgets", hint=hint
+            )
+        )
     for i, budget in enumerate(route.budgets):
         auto = getattr(budget, "graded_answers", None) == "auto"
         if auto and (route.inputs is None or route.inputs.size is None):

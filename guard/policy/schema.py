@@ -190,7 +190,8 @@ class Limits(BaseModel):
     """Bounds that hold in every mode, so that no client and no model can exhaust Guard.
 
     Args:
-        body_bytes: largest request body, content encoding undone; larger is 413. About 3 ms of CPU a MB.
+        body_bytes: largest request body, content encoding undone; larger is 413. A MB of plain numbers takes some 3 ms,
+            a MB of named features or of many small tensors up to a second, in which nobody else is served.
         answer_bytes: largest answer from the model; larger is 502.
         header_bytes: all request headers together; more is 431.
         rows: most rows in one request; more is 413.
@@ -201,7 +202,7 @@ class Limits(BaseModel):
     """
 
     model_config = _FROZEN
-    body_bytes: int = Field(default=4 * 2**20, ge=1024, le=2**30)
+    body_bytes: int = Field(default=2 * 2**20, ge=1024, le=2**30)
     answer_bytes: int = Field(default=16 * 2**20, ge=1024, le=2**30)
     header_bytes: int = Field(default=32 * 2**10, ge=1024, le=2**20)
     rows: int = Field(default=4096, ge=1, le=10**6)

@@ -89,7 +89,9 @@ class JsonApi:
         if not nodes or overlap(nodes):
             raise ClientError("the request has no queries where they should be", code="no_rows", path=path.text)
         document = _Document(body, nodes, path.singular and _is_batch(nodes[0].value))
-        return Reading(_queries(document, path), forwardable(call.body, body), document=document)
+        queries = _queries(document, path)
+        queries.context = _context(document)
+        return Reading(queries, forwardable(call.body, body), document=document)
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
         """Put snapped numbers back where they were read."""
@@ -209,6 +211,18 @@ class JsonApi:
     def error(self, error: GuardError) -> tuple[bytes, bytes]:
         """Return problem+json."""
         return problem_json(error)
+
+
+def _context(document: _Document) -> bytes:
+    """Return canonical bytes of the request without its queries."""
+    if document.nodes[0].parent is None:
+        return b""
+    for node in document.nodes:
+        node.put(None)
+    context = Queries(1, [document.body]).row_bytes()[0]
+    for node in document.nodes:
+        node.put(node.value)
+    return context
 
 
 def _queries(document: _Document, path: Path) -> Queries:
