@@ -118,7 +118,6 @@ _CLOSED: dict[str, tuple[str, ...]] = {
 _BROKEN = {  # the model failed (500): 502, without its traceback
     "mlserver:open_inference": ("error-bad-shape",),
     "mlflow:mlflow": ("error-no-content-type",),
-    "triton:open_inference": ("error-datatype",),
     "kserve:kserve_v1": ("v1-error-bad-shape", "v1-error-ragged"),
     "kserve:open_inference": ("v2-error-bad-shape", "v2-error-version"),
     "bentoml:json": ("error-bad-shape",),
@@ -128,7 +127,8 @@ _UNREADABLE = {  # Guard says so before the model is asked
     "mlserver:open_inference": ("error-no-inputs", "error-not-json", "error-shape-beside-data"),
     "torchserve:torchserve": ("error-not-json",),  # the model is asked only for what Guard can read: 503 before
     "triton:open_inference": (
-        "error-no-inputs", "error-not-json", "error-shape-beside-data", "error-shared-memory-output",
+        "error-datatype", "error-no-inputs", "error-not-json", "error-shape-beside-data",
+        "error-shared-memory-output",
     ),
     "kserve:kserve_v1": ("v1-error-no-instances",),
     "kserve:open_inference": ("v2-error-no-inputs", "v2-error-not-json", "v2-error-shape-beside-data"),
