@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from guard.errors import Problem
-from guard.model.arrays import Bools, Floats, Ints
+from guard.model.arrays import Bools, Floats, Ints, Words
 from guard.model.domain import Inputs
 from guard.model.outputs import CLASS_KINDS, Kind, Outputs
 
@@ -26,14 +26,14 @@ Mode = Literal["shadow", "enforce"]
 class Randomness(Protocol):
     """Randomness for the rows of one batch; the engine supplies it, keyed by secret, client and query."""
 
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
-        """Return uniforms in the open interval (0, 1), shape (n, width).
+    def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
+        """Return words that are uniform over 0 to 65535, shape (n, width), uint16; fewer are the beginning of more.
 
         Args:
             reuse: `query`: a function of secret, client and snapped query; `cell`: of the query's coarse cell; `none`:
                 fresh.
-            width: numbers a row.
-            salt: tells apart defences and predictions that need independent numbers for the same query.
+            width: words a row.
+            salt: tells apart defences and predictions that need independent words for the same query.
         """
         ...
 

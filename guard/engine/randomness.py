@@ -1,6 +1,6 @@
 """Randomness for noise: a pseudo-random function of secret, ledger, client and query.
 
-Theory of operation. Every row of uniforms is the output of a keyed hash over the row's canonical bytes (after
+Theory of operation. Every row of words is the output of a keyed hash over the row's canonical bytes (after
 snapping), under a key derived from (secret, ledger, client) and the salt of the step that asks. So the same client
 gets the same noise for the same query, alone or in a batch, in any order, on every replica with the secret; another
 client, ledger, step or query gets independent noise; and without the secret nothing can be predicted, since keyed
@@ -8,8 +8,8 @@ BLAKE2b and SHAKE-256 are pseudo-random functions. Names are hashed with their l
 run together. Fewer numbers a row are the beginning of more: the client may choose how many classes come back, and every
 choice would be another draw to average.
 
-Uniforms have a resolution of 32 bits, which bounds gaussian noise at 6.7 standard deviations: enough to perturb, not a
-sampler for differential privacy.
+Words have 16 bits, which bounds gaussian noise at 4.3 standard deviations: enough to perturb, not a sampler for
+differential privacy.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ import numpy as np
 
 from guard.defences.base import Reuse
 from guard.errors import InvariantError
-from guard.model.arrays import Floats
+from guard.model.arrays import Floats, Words
 from guard.model.domain import Bound, Inputs
 from guard.model.queries import Queries
 
-_WORD = np.dtype("<u4")
+_WORD = np.dtype("<u2")
 _BYTES = _WORD.itemsize
-_SCALE = 2.0**-32
 _BLAKE_BYTES = 64
 """Up to here one BLAKE2b digest is a whole row."""
 _PROJECTIONS = 2
@@ -50,8 +49,8 @@ class QueryNoise:
         fresh: source of bytes for `reuse: none`.
 
     >>> noise = QueryNoise(bytes(32), "model", "alice", Queries(2, [[1, 2], [1.0, 2.0]]), None)
-    >>> u = noise.uniform("query", 3, b"step 0")
-    >>> bool((u[0] == u[1]).all()), u.shape
+    >>> words = noise.words("query", 3, b"step 0")
+    >>> bool((words[0] == words[1]).all()), words.shape
     (True, (2, 3))
     """
 
@@ -76,8 +75,8 @@ class QueryNoise:
         self._key = _client_key(secret, ledger, client)
         self._rows: dict[Reuse, list[bytes]] = {}
 
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
-        """Return uniforms in the open interval (0, 1), shape (rows, width): see `guard.defences.base.Randomness`."""
+    def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
+        """Return uniform words, shape (rows, width): see `guard.defences.base.Randomness`."""
         n = self._queries.rows
         if reuse == "none":
             data = self._fresh(_BYTES * n * width)
@@ -86,10 +85,7 @@ class QueryNoise:
             if rows is None:
                 rows = self._rows[reuse] = self._queries.row_bytes() if reuse == "query" else self._cells()
             data = _expand(self._key, reuse.encode() + b"\0" + salt, rows, _BYTES * width)
-        uniforms = np.ndarray((n, width), _WORD, data) * _SCALE
-        # The middle of each of 2^32 intervals: never 0, never 1.
-        uniforms += 0.5 * _SCALE
-        return uniforms
+        return np.ndarray((n, width), _WORD, data)
 
     def _cells(self) -> list[bytes]:
         """Name each row's coarse cell; a row that has none (no declared range, not a text) is a cell of its own."""

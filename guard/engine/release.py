@@ -21,7 +21,7 @@ import numpy as np
 from guard.defences.base import Batch, Defence, Mode, Randomness, Reuse, has_classes, same_columns
 from guard.defences.label_only import LabelOnly
 from guard.errors import InvariantError
-from guard.model.arrays import Bools, Floats, Ints
+from guard.model.arrays import Bools, Floats, Ints, Words
 from guard.model.outputs import Kind, Outputs
 from guard.model.prediction import Answer, Prediction, Release
 
@@ -176,13 +176,15 @@ class _Run:
         scores, rows = prediction.scores, prediction.rows
         finite: Ints | None = None
         # Not a number is both the least and the greatest.
-        if scores.size and not (isfinite(scores.item(scores.argmin())) and isfinite(scores.item(scores.argmax()))):
+        least = scores.item(scores.argmin()) if scores.size else 0.0
+        if not isfinite(least) or (scores.size and not isfinite(scores.item(scores.argmax()))):
             finite = np.flatnonzero(np.isfinite(scores).all(axis=1))
             scores = scores[finite]
             rows = finite if rows is None else rows[finite]
+            least = scores.min(initial=0.0)
         complete = prediction.complete and scores.shape[1] > 1
         if self.kind == "probabilities":
-            if scores.size and scores.item(scores.argmin()) < 0.0:
+            if least < 0.0:
                 scores = np.maximum(scores, 0.0)
             if complete:
                 low, high = 1.0 - _SUM_TOLERANCE, 1.0 + _SUM_TOLERANCE
@@ -279,5 +281,5 @@ class _Picked:
         self._rng = rng
         self._rows = rows
 
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
-        return self._rng.uniform(reuse, width, salt)[self._rows]
+    def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
+        return self._rng.words(reuse, width, salt)[self._rows]

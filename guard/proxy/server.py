@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -121,6 +122,9 @@ async def serve(settings: Settings) -> None:
     ]
     try:
         await _settle(state)
+        # What start-up made stays; collections need not walk it again.
+        gc.collect()
+        gc.freeze()
         settings.ready(listener.getsockname()[:2], admin_listener.getsockname()[:2] if admin_listener else None)
         await asyncio.gather(*servers)
     finally:

@@ -8,31 +8,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from guard.defences.base import Batch, Reuse
-from guard.model.arrays import Floats
+from guard.model.arrays import Words
 from guard.model.outputs import Kind
 
 
 @dataclass(frozen=True)
 class Seeded:
-    """Uniforms for `rows` rows from a seed."""
+    """Words for `rows` rows from a seed."""
 
     rows: int
     seed: int = 0
 
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
+    def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         generator = np.random.default_rng([self.seed, zlib.crc32(reuse.encode() + salt)])
-        return generator.random((self.rows, width)) * (1 - 2.0**-32) + 2.0**-33
+        return generator.integers(0, 2**16, (self.rows, width), dtype=np.uint16)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same uniform everywhere."""
+    """The same word everywhere; `value` lies between 0 and 1."""
 
     rows: int
     value: float
 
-    def uniform(self, reuse: Reuse, width: int, salt: bytes) -> Floats:
-        return np.full((self.rows, width), self.value)
+    def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
+        return np.full((self.rows, width), int(self.value * 2**16), dtype=np.uint16)
 
 
 def batch_of(scores: object, kind: Kind = "probabilities", *, complete: bool = True) -> Batch:

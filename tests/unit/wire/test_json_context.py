@@ -30,7 +30,7 @@ def test_members_beside_the_queries_make_another_query_to_a_budget() -> None:
 
 def test_members_beside_the_queries_draw_no_other_noise() -> None:
     drawn = [
-        QueryNoise(KEY, "m", "ann", queries({"rows": [[1, 2]], "t": t}), None).uniform("query", 4, b"0").tobytes()
+        QueryNoise(KEY, "m", "ann", queries({"rows": [[1, 2]], "t": t}), None).words("query", 4, b"0").tobytes()
         for t in range(5)
     ]
     assert len(set(drawn)) == 1
