@@ -192,7 +192,9 @@ class _Pages:
         if lost:
             body["state"] = lost
         if crowd := self._clients.crowd():
-            body["warning"] = f"every request comes from {crowd}: with an ingress in front, name it in trusted_proxies"
+            body["warning"] = (
+                f"nearly every request comes from {crowd}: with an ingress in front, name it in trusted_proxies"
+            )
         return _json(body)
 
     async def _budgets(self, sighting: Sighting, routes: dict[str, RoutePlan], now_s: float) -> list[Object]:

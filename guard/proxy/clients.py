@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 _MAX_ROUTES = 64
 CROWD = 1000
-"""Requests of one bare address, and of nobody else, that look like an ingress in front."""
+"""Requests of one bare address that look like an ingress in front, when hardly anybody else is seen."""
+_CROWD_SHARE = 0.9
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class RecentClients:
         return result
 
     def crowd(self) -> str:
-        """Return the address that all of a thousand requests or more came from, which is an ingress's; empty otherwise.
+        """Return the address that nine in ten of a thousand requests or more came from: an ingress's; empty otherwise.
 
         >>> from guard.model.client import Client
         >>> recent = RecentClients()
@@ -84,7 +85,8 @@ class RecentClients:
         >>> recent.crowd()
         'address:192.0.2.1'
         """
-        if len(self._seen) != 1:
+        most = max(self._seen.values(), key=lambda sighting: sighting.requests, default=None)
+        if most is None or most.client.source != "address" or most.requests < CROWD:
             return ""
-        only = next(iter(self._seen.values()))
-        return only.client.name if only.client.source == "address" and only.requests >= CROWD else ""
+        total = sum(sighting.requests for sighting in self._seen.values())
+        return most.client.name if most.requests >= _CROWD_SHARE * total else ""

@@ -30,6 +30,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOADS = {"30 -> 10": (1, 30, 10), "30 -> 1,000": (1, 30, 1000), "64 x 64 -> 64 x 10": (64, 64, 10)}
+GOALS = {"30 -> 10": 0.20, "30 -> 1,000": 0.10, "64 x 64 -> 64 x 10": 0.07}
+"""Least share of nginx's requests a second at 32 connections that the policy with `memory:` state is to reach."""
 POLICY = """version: 1
 name: bench
 routes:
@@ -250,6 +252,14 @@ def report(all_: list[Contender], rounds: int, seconds: int) -> str:
         f"{time.strftime('%Y-%m-%d')}.",
         "",
     ]
+    guarded = next((c for c in all_ if "memory" in c.name), None)
+    if guarded is not None:
+        lines += ["| goal at 32 connections, requests/s ÷ nginx | least | reached |", "|---|---|---|"]
+        for payload, goal in GOALS.items():
+            mine, base = guarded.results[payload, 32], first.results[payload, 32]
+            reached = statistics.median(m["rps"] / b["rps"] for m, b in zip(mine, base, strict=True))
+            lines.append(f"| {payload} | {goal:.2f} | {reached:.3f}{'' if reached >= goal else ' (missed)'} |")
+        lines.append("")
     for payload in PAYLOADS:
         for connections in (32, 1):
             lines += [f"## {payload}, {connections} connection{'s' if connections > 1 else ''}", ""]
