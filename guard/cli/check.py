@@ -71,22 +71,17 @@ def run(args: argparse.Namespace) -> int:
 def check(source: str, api: str | None) -> Checked:
     """Load and compile one policy as the server would.
 
-    A policy whose routes name no API is fine by itself: it is compiled for open_inference, and a warning says
-    what serve will need.
+    A policy whose routes name no API is fine by itself: a warning says what serve takes them for.
     """
-    from guard.policy.load import load_policy, plan_of, problem_lines  # noqa: PLC0415
+    from guard.policy.load import DEFAULT_API, NO_API, load_policy, plan_of, problem_lines  # noqa: PLC0415
 
     try:
         loaded = load_policy(source, env=os.environ)
         open_routes = [f"routes[{i}]" for i, route in enumerate(loaded.policy.routes) if route.api is None]
-        plan = plan_of(loaded, api=api or ("open_inference" if open_routes else None))
+        plan = plan_of(loaded, api=api or DEFAULT_API)
     except PolicyError as error:
         return Checked(source, None, error.problems, [])
-    missing = [
-        Problem("no API is named for this route", at, hint="guard serve will need --api")
-        for at in open_routes
-        if not api
-    ]
+    missing = [Problem("no API is named for this route", at, hint=NO_API) for at in open_routes if not api]
     return Checked(source, plan, [], [*problem_lines(missing, loaded.root), *plan.warnings])
 
 

@@ -58,7 +58,7 @@ class Finding:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_option(parser, "--policy", help="policy file or preset")
-    add_option(parser, "--api", default=None, help="the API of routes that name none")
+    add_option(parser, "--api", help="the API of routes that name none (default: open_inference)")
     add_option(parser, "--upstream", help="URL of the model server")
     add_option(parser, "--state", default="sqlite:guard.db", help="as for serve (default: %(default)s)")
     add_option(parser, "--secret-file", default=None, help="as for serve")

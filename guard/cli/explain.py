@@ -55,13 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain, print and return the exit code."""
     from guard.cli.explanation import explain  # noqa: PLC0415
-    from guard.policy.load import load_plan  # noqa: PLC0415
+    from guard.policy.load import DEFAULT_API, load_plan  # noqa: PLC0415
 
     if not args.policy:
         return fail("--policy is missing", "guard explain --policy balanced --api open_inference")
     if args.request == args.response == "-":
         return fail("only one of --request and --response can be stdin")
-    plan = load_plan(args.policy, api=args.api, env=os.environ)
+    plan = load_plan(args.policy, api=args.api or DEFAULT_API, env=os.environ)
     try:
         traffic = _traffic(plan, args)
     except (OSError, ValueError) as error:

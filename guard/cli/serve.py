@@ -27,7 +27,9 @@ One process is one core; more cores are more replicas on one Redis. SIGHUP reloa
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_option(parser, "--policy", help="policy file, or the name of a preset: observe, balanced, strict, label-only")
-    add_option(parser, "--api", default=None, help="the API of routes that name none: open_inference, mlflow, ...")
+    add_option(
+        parser, "--api", help="the API of routes that name none: open_inference, mlflow, ... (default: open_inference)"
+    )
     add_option(parser, "--upstream", help="URL of the model server, such as http://127.0.0.1:8080")
     add_option(parser, "--listen", default="127.0.0.1:9000", help="address of the data listener (default: %(default)s)")
     add_option(

@@ -20,6 +20,9 @@ from guard.policy.schema import Policy, Reference
 from guard.policy.yamlmap import Node, locate, merge, read_yaml
 
 MAX_BYTES = 2**20
+DEFAULT_API = "open_inference"
+"""What a route speaks when neither it nor `--api` says."""
+NO_API = f"taken for {DEFAULT_API}; write api: here, or start with --api"
 MAX_SECRET_BYTES = 2**16
 MAX_EXTENDS = 8
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from guard.policy.load import load_policy, plan_of
+from guard.errors import Problem
+from guard.policy.load import DEFAULT_API, NO_API, load_policy, plan_of, problem_lines
 from guard.proxy.identity import Identity
 from guard.proxy.plans import Active
 
@@ -15,13 +17,20 @@ def load_active(source: str | Path, *, api: str | None, env: Mapping[str, str]) 
 
     Args:
         source: a preset's name or a file.
-        api: the API of routes that name none.
+        api: the API of routes that name none; None takes them for `DEFAULT_API`, with a warning.
         env: environment, for `{env: NAME}`.
 
     Raises:
         PolicyError: every mistake that was found.
     """
     loaded = load_policy(source, env=env)
-    plan = plan_of(loaded, api=api)
+    plan = plan_of(loaded, api=api or DEFAULT_API)
+    if api is None:
+        unnamed = [
+            Problem("no API is named for this route", f"routes[{i}].api", hint=NO_API)
+            for i, route in enumerate(loaded.policy.routes)
+            if route.api is None
+        ]
+        plan = replace(plan, warnings=(*problem_lines(unnamed, loaded.root), *plan.warnings))
     identity = Identity.load(loaded.policy.identity)
     return Active(plan, identity, tuple(dict.fromkeys((*loaded.files, *identity.files))))

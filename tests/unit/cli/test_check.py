@@ -69,9 +69,11 @@ def test_several_policies_are_checked_and_one_bad_one_fails_all(
     assert out.count(": fine.") == 2
 
 
-def test_presets_are_fine_by_name_and_say_that_serve_needs_an_api(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_are_fine_by_name_and_say_what_serve_takes_them_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "observe", "balanced", "strict", "label-only"]) == 0
-    assert "no API is named" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no API is named" in out
+    assert "taken for open_inference" in out
     assert main(["check", "balanced", "--api", "open_inference"]) == 0
     out = capsys.readouterr().out
     assert "no API is named" not in out

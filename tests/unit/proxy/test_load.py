@@ -14,6 +14,15 @@ def test_a_preset_by_name() -> None:
     assert active.identity.warnings == () or active.plan.warnings
 
 
+def test_a_preset_without_an_api_is_taken_for_open_inference_and_says_so() -> None:
+    plan = load_active("balanced", api=None, env={}).plan
+    assert plan.routes[0].api == "open_inference"
+    assert ("routes[0].api", "taken for open_inference; write api: here, or start with --api") in [
+        (warning.path, warning.hint) for warning in plan.warnings
+    ]
+    assert not any("API" in warning.message for warning in load_active("balanced", api="mlflow", env={}).plan.warnings)
+
+
 def test_every_file_that_the_policy_names_is_watched_once(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("version: 1\nroutes: [{api: mlflow}]\n")
     keys = tmp_path / "keys"
