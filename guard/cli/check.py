@@ -73,7 +73,7 @@ def check(source: str, api: str | None) -> Checked:
 
     A policy whose routes name no API is fine by itself: a warning says what serve takes them for.
     """
-    from guard.policy.load import DEFAULT_API, NO_API, load_policy, plan_of, problem_lines  # noqa: PLC0415
+    from guard.policy.load import DEFAULT_API, NO_API, load_policy, plan_of, problem_lines
 
     try:
         loaded = load_policy(source, env=os.environ)
@@ -113,7 +113,7 @@ def summary(route: RoutePlan) -> Iterator[str]:
 
 def describe(spec: object) -> str:
     """Return a spec as its kind and the parameters that were given, such as `top_k(k=3)`."""
-    from pydantic import BaseModel  # noqa: PLC0415
+    from pydantic import BaseModel
 
     if not isinstance(spec, BaseModel):
         return type(spec).__name__

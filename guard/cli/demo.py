@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     say, out = Console(stderr=True), Console(highlight=False)
     began = time.monotonic()
@@ -119,10 +119,10 @@ def _first_line(stream: IO[str] | None) -> str:
 
 def _compare(out: Console, upstream: str, guarded: str, seed: int) -> None:
     """Print the same query's answer with and without Guard, side by side."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from guard.selftest.extraction import ModelApi  # noqa: PLC0415
-    from guard.selftest.lab import Digits  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi
+    from guard.selftest.lab import Digits
 
     held_x = Digits(seed).split[4]
     columns: list[list[float]] = []
@@ -141,10 +141,10 @@ def _compare(out: Console, upstream: str, guarded: str, seed: int) -> None:
 
 def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) -> None:
     """Steal the model with and without Guard, and print how close the copies come."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from guard.selftest.extraction import ModelApi, agreement, fits, surrogate_l1  # noqa: PLC0415
-    from guard.selftest.lab import Digits  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi, agreement, fits, surrogate_l1
+    from guard.selftest.lab import Digits
 
     digits = Digits(seed)
     _, _, own_x, own_y, held_x, _ = digits.split
@@ -182,10 +182,10 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
 
 def _ask(say: Console, title: str, url: str, seed: int) -> tuple[Floats, Floats]:
     """Run the attack's queries against one URL."""
-    import numpy as np  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
+    import numpy as np
+    from rich.progress import Progress
 
-    from guard.selftest.extraction import ModelApi, harvest  # noqa: PLC0415
+    from guard.selftest.extraction import ModelApi, harvest
 
     api, rng = ModelApi(url), np.random.default_rng(seed)
     with Progress(console=say, transient=True) as progress:

@@ -67,17 +67,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings and return the exit code."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.markup import escape  # noqa: PLC0415
+    from rich.console import Console
+    from rich.markup import escape
 
-    from guard.proxy.load import load_active  # noqa: PLC0415
+    from guard.proxy.load import load_active
 
     if not args.policy:
         return fail("--policy is missing", hint="doctor takes the options of serve", code=2)
     try:
         active = load_active(args.policy, api=args.api, env=os.environ)
     except PolicyError as error:
-        from guard.cli.check import print_problems  # noqa: PLC0415
+        from guard.cli.check import print_problems
 
         print_problems(error)
         return 2
@@ -129,7 +129,7 @@ def secret_findings(state: str, secret_file: str | None) -> list[Finding]:
         secret_file = str(Path(state.removeprefix("sqlite:")).with_suffix(".secret"))
         if not Path(secret_file).exists():
             return [Finding("ok", "secret", f"will be made at {secret_file}")]
-    from guard.proxy.secret import load_secret  # noqa: PLC0415
+    from guard.proxy.secret import load_secret
 
     try:
         load_secret(state, None if secret_file is None else Path(secret_file))
@@ -145,7 +145,7 @@ def secret_findings(state: str, secret_file: str | None) -> list[Finding]:
 
 async def state_findings(url: str) -> list[Finding]:
     """The state can be written."""
-    from guard.state.open import open_state  # noqa: PLC0415
+    from guard.state.open import open_state
 
     began = time.perf_counter()
     try:
@@ -173,7 +173,7 @@ def redacted(url: str) -> str:
 
 async def upstream_findings(url: str) -> list[Finding]:
     """The model answers, and its clock agrees with ours."""
-    from guard.upstream.http import HttpUpstream  # noqa: PLC0415
+    from guard.upstream.http import HttpUpstream
 
     client = HttpUpstream(url)
     try:
@@ -195,7 +195,7 @@ async def upstream_findings(url: str) -> list[Finding]:
 
 async def client_findings(admin: str) -> list[Finding]:
     """Clients are told apart: not everybody comes from one address, which would be an ingress in front."""
-    from guard.upstream.http import HttpUpstream  # noqa: PLC0415
+    from guard.upstream.http import HttpUpstream
 
     url = admin if "://" in admin else f"http://{admin}"
     client = HttpUpstream(url)

@@ -54,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain, print and return the exit code."""
-    from guard.cli.explanation import explain  # noqa: PLC0415
-    from guard.policy.load import DEFAULT_API, load_plan  # noqa: PLC0415
+    from guard.cli.explanation import explain
+    from guard.policy.load import DEFAULT_API, load_plan
 
     if not args.policy:
         return fail("--policy is missing", "guard explain --policy balanced --api open_inference")
@@ -81,10 +81,10 @@ def _traffic(plan: Plan, args: argparse.Namespace) -> Traffic:
         ValueError: no sample can be made.
         OSError: a file cannot be read.
     """
-    from guard.cli.explanation import Traffic  # noqa: PLC0415
-    from guard.cli.samples import sample, sample_path  # noqa: PLC0415
-    from guard.model.client import Client  # noqa: PLC0415
-    from guard.proxy.secret import load_secret  # noqa: PLC0415
+    from guard.cli.explanation import Traffic
+    from guard.cli.samples import sample, sample_path
+    from guard.model.client import Client
+    from guard.proxy.secret import load_secret
 
     path: str | None = args.path
     if path is None:
@@ -145,7 +145,7 @@ def _decoded(body: bytes) -> object:
 
 def show(plan: Plan, result: Explanation) -> None:
     """Print an explanation on stdout."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     out = Console(highlight=False, soft_wrap=False, emoji=False, markup=False)
     out.print(f"{plan.name} ({plan.mode}, digest {plan.digest[:12]})  {result.method} {result.path}", style="bold")
@@ -172,8 +172,8 @@ def _place(warning: Problem) -> str:
 
 
 def _show_steps(out: Console, result: Explanation) -> None:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="steps", title_justify="left")
     table.add_column("phase", no_wrap=True)
@@ -190,8 +190,8 @@ def _show_steps(out: Console, result: Explanation) -> None:
 
 
 def _show_budgets(out: Console, result: Explanation) -> None:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="budgets", title_justify="left")
     for column in ("budget", "charges", "this request", "limit", "then", "mode"):
@@ -204,8 +204,8 @@ def _show_budgets(out: Console, result: Explanation) -> None:
 
 
 def _show_bodies(out: Console, result: Explanation) -> None:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(expand=True)
     table.add_column("the model says", ratio=1, overflow="fold")

@@ -81,7 +81,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 def _tell(error: GuardError) -> int:
     if isinstance(error, PolicyError):
-        from guard.cli.check import print_problems  # noqa: PLC0415
+        from guard.cli.check import print_problems
 
         print_problems(error)
         return Exit.USAGE

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    from guard.policy.reference import json_schema, markdown  # noqa: PLC0415
+    from guard.policy.reference import json_schema, markdown
 
     print(
         markdown() if args.format == "markdown" else json.dumps(json_schema(), indent=2),

@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
         missing = "--policy" if not args.policy else "--upstream"
         return fail(f"{missing} is missing", hint="for a first try: guard demo", code=2)
     # Imported here so that `guard --help` stays instant.
-    from guard.proxy.load import load_active  # noqa: PLC0415
-    from guard.proxy.server import Settings, serve  # noqa: PLC0415
+    from guard.proxy.load import load_active
+    from guard.proxy.server import Settings, serve
 
     try:
         listen = address(args.listen, "--listen")
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         ready=ready,
     )
     try:
-        import uvloop  # noqa: PLC0415
+        import uvloop
 
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     except ImportError:
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         with runner:
             runner.run(serve(settings))
     except PolicyError as error:
-        from guard.cli.check import print_problems  # noqa: PLC0415
+        from guard.cli.check import print_problems
 
         print_problems(error)
         return 2

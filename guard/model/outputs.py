@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from guard.model.arrays import Floats
 
 Kind = Literal["probabilities", "logits", "logprobs", "value", "embedding", "labels"]
-VECTOR_KINDS: frozenset[Kind] = frozenset({"probabilities", "logits", "logprobs", "embedding"})
-"""Kinds whose score is a vector per row; `value` is one number or several per row, `labels` none."""
 CLASS_KINDS: frozenset[Kind] = frozenset({"probabilities", "logits", "logprobs"})
 """Kinds with one number per class, so that an argmax means something."""
 _SUM_TOLERANCE = 0.02

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from guard.engine.release import Report
 from guard.errors import GuardError
@@ -56,6 +56,4 @@ class Exchange:
     response: Response | None = None
     upstream_s: float = 0.0
     rows: int = 1
-    missed: list[str] = field(default_factory=list[str])
-    """Phases that failed and were passed over, in shadow."""
     error: GuardError | None = None

@@ -95,7 +95,6 @@ class Handler:
                         x.error = shown
                         x.response = error_response(shown, x.route.codec)
                         break
-                    x.missed.append(phase)
             return x.response or error_response(GuardError("internal error"), x.route.codec)
         finally:
             self.record(x)
