@@ -77,12 +77,18 @@ def read_yaml(text: str, file: str, loader: type = _LOADER) -> Node:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         what = " ".join(str(part) for part in (error.context, error.problem) if part)
+        if "nesting depth" in what:  # newer releases of PyYAML stop by themselves, before our own bound is reached
+            raise PolicyError([_too_deep(line, file)], file) from error
         message = f"this is not YAML: {what} (column {column})"
         tab = re.match(r"\s*\t", "".join(text.splitlines()[line - 1 : line]))
         hint = "indent with spaces" if tab else "a text that holds ': ' or '#', or starts with a sign, needs quotes"
         raise PolicyError([Problem(message, line=line, hint=hint, file=file)], file) from error
     except yaml.YAMLError as error:
         raise PolicyError([Problem("this is not YAML: it holds a control character", file=file)], file) from error
+
+
+def _too_deep(line: int, file: str) -> Problem:
+    return Problem(f"nested deeper than {MAX_DEPTH} levels", line=line, file=file)
 
 
 class _Builder:
@@ -130,7 +136,8 @@ class _Builder:
         if frame is not None and isinstance(frame.items, dict) and frame.key is None:
             raise self._fatal("a key must be a word", line, "a list or map cannot be a key")
         if len(self.stack) >= MAX_DEPTH:
-            raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", line, "")
+            deep = _too_deep(line, self.file)
+            raise self._fatal(deep.message, line, deep.hint)
         items: dict[str, Node] | list[Node] = {} if isinstance(event, yaml.MappingStartEvent) else []
         self.stack.append(_Frame(items, line))
 
