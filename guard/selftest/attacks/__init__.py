@@ -1,0 +1,1 @@
+"""Published attacks, one small class each, as an outsider runs them."""

@@ -1,0 +1,124 @@
+"""One cell of a self-test: one attack, one target, one way in. Runs in a worker process; everything it needs is data."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from guard.selftest.api import HttpApi, OpenInference, Unreachable
+from guard.selftest.attacks.registry import attack_named
+from guard.selftest.base import Attack, Outcome, Refused, Tally, Unresolved, World
+from guard.selftest.lab.judge import LabJudge
+from guard.selftest.lab.registry import victim
+from guard.selftest.transplant import KEY_HEADER, key
+from guard.selftest.wrappers import WRAPPERS
+
+Way = Literal["undefended", "defended", "zero_query", "label_only"]
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a worker is told.
+
+    Args:
+        attack: its name.
+        way: the model itself, through Guard, or a floor.
+        wrapper: what the attacker does beyond it; empty for the published attack.
+        seed: of every random draw.
+        model: the model's name as its server knows it.
+        url: what is attacked.
+        shadow_url: where the attacker's own deployments are asked.
+        clock: file of Guard's test clock, or None.
+        changes: parameters other than the attack's own.
+    """
+
+    attack: str
+    way: Way
+    wrapper: str
+    seed: int
+    model: str
+    url: str
+    shadow_url: str = ""
+    clock: str | None = None
+    changes: dict[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker returns.
+
+    Args:
+        cell: the cell.
+        outcome: what came of it; None when unresolved.
+        reason: why it is unresolved.
+        tally: what the first account's answers were.
+        seconds: how long it took.
+    """
+
+    cell: Cell
+    outcome: Outcome | None
+    reason: str
+    tally: Tally
+    seconds: float
+
+
+def run_cell(cell: Cell, progress: Callable[[float, str], None] = lambda share, what: None) -> Done:
+    """Run one cell; never raises for what an API or a model does."""
+    began, tally = time.monotonic(), Tally()
+    attack: Attack = attack_named(cell.attack, cell.changes)
+    outcome, reason = None, ""
+    try:
+        world = lab_world(cell, tally, progress)
+        outcome = attack.run(world)
+    except Unresolved as error:
+        reason = str(error)
+    except Refused as error:
+        reason = f"the API refused before the attack had anything to work with ({error})"
+    except Unreachable as error:
+        reason = str(error)
+    return Done(cell, outcome, reason, tally, time.monotonic() - began)
+
+
+def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) -> World:
+    """Build the world of a lab cell."""
+    model = victim(cell.model, cell.seed)
+    dialect, classes = OpenInference(cell.model), model.knows.classes
+
+    def account(number: int) -> HttpApi:
+        # Every account counts for itself; the first one's count is the cell's.
+        headers = {KEY_HEADER: key(number)}
+        counted = tally if number == 0 else Tally()
+        return HttpApi(cell.url, dialect, classes, headers=headers, account=str(number), tally=counted)
+
+    def shadow(name: str) -> HttpApi:
+        headers = {KEY_HEADER: key(0)}
+        return HttpApi(cell.shadow_url or cell.url, OpenInference(name), classes, headers=headers)
+
+    world = World(
+        account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress,
+        None if cell.clock is None else lambda: turn_clock(Path(str(cell.clock)), DAY_S),
+    )  # fmt: skip
+    if cell.way == "label_only":
+        world = WRAPPERS["labels"](world)
+    return WRAPPERS[cell.wrapper](world) if cell.wrapper else world
+
+
+def turn_clock(path: Path, seconds: float) -> None:
+    """Move a Guard's test clock forward."""
+    now = float(path.read_text() or "0") if path.exists() else 0.0
+    half = path.with_suffix(f".{os.getpid()}")
+    half.write_text(repr(now + seconds))
+    half.replace(path)
+
+
+def start_worker() -> None:
+    """Set up a worker: a terminal's Ctrl-C is the parent's to handle; one thread of linear algebra."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = "1"

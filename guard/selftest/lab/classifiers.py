@@ -1,0 +1,85 @@
+"""Classifiers to copy: logistic regression on breast cancer, softmax regression and a network on digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from guard.selftest.base import Knowledge
+from guard.selftest.lab import data
+from guard.selftest.lab.data import untyped
+from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.measures import Floats, Ints
+
+
+def classifier(
+    name: str,
+    estimator: Any,  # Any: scikit-learn estimators have no types
+    x: Floats,
+    y: Ints,
+    seed: int,
+    *,
+    scale: float = 1.0,
+    secrets: Mapping[str, object] | None = None,
+    extra: Mapping[str, object] | None = None,
+) -> Victim:
+    """Train a classifier on half of the data; a quarter is the attacker's, a quarter is held out.
+
+    Args:
+        name: the victim's.
+        estimator: unfitted.
+        x: all data, shape (n, d).
+        y: labels 0 to k - 1, shape (n,).
+        seed: of the split.
+        scale: what inputs are divided by before the estimator sees them.
+        secrets: added to training data and class means.
+        extra: what single attacks know besides.
+    """
+    inside, own, held = data.thirds(len(x), seed)
+    fitted = trained(estimator, x[inside] / scale, y[inside])
+    classes = int(y.max()) + 1
+
+    def predict(rows: Any) -> Floats:
+        return np.asarray(fitted.predict_proba(np.asarray(rows) / scale), dtype=np.float64)
+
+    knows = Knowledge(
+        name, "vector", x.shape[1], classes, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], y[own],
+        dict(extra or {}),
+    )  # fmt: skip
+    known = {
+        "train_x": x[inside],
+        "train_y": y[inside],
+        "class_means": np.array([x[inside][y[inside] == c].mean(axis=0) for c in range(classes)]),
+    }
+    if hasattr(fitted, "coef_"):
+        known["weights"] = np.asarray(fitted.coef_, dtype=np.float64) / scale
+    return Victim(predict, "probabilities", knows, x[held], y[held], known | dict(secrets or {}))
+
+
+def breast_cancer(seed: int) -> Victim:
+    """Logistic regression, 31 unknowns."""
+    x, y = data.breast_cancer()
+    return classifier("breast_cancer", untyped("sklearn.linear_model").LogisticRegression(max_iter=2000), x, y, seed)
+
+
+def digits(seed: int) -> Victim:
+    """Softmax regression, 650 unknowns."""
+    x, y = data.digits()
+    model = untyped("sklearn.linear_model").LogisticRegression(max_iter=2000)
+    return classifier("digits", model, x, y, seed, scale=16.0)
+
+
+def digits_mlp(seed: int) -> Victim:
+    """A network with 64 hidden units, 4,810 unknowns."""
+    x, y = data.digits()
+    model = untyped("sklearn.neural_network").MLPClassifier((64,), max_iter=400, alpha=1e-3, random_state=seed)
+    return classifier("digits_mlp", model, x, y, seed, scale=16.0)
+
+
+RECIPES: dict[str, Callable[[int], Victim]] = {
+    "breast_cancer": breast_cancer,
+    "digits": digits,
+    "digits_mlp": digits_mlp,
+}

@@ -1,0 +1,148 @@
+"""From the operator's policy to one that the lab can attack: what the route decides stays, what ties it to a place goes.
+
+Outputs, defences, budgets, fields and mode are the policy's. Match, selectors, identity, upstream headers, limits of
+time and the profile belong to where the policy is deployed, and are replaced; every replacement is said. Inputs are the
+victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from guard.errors import PolicyError, Problem
+from guard.policy.schema import Policy, Route
+from guard.policy.suggest import did_you_mean
+from guard.selftest.base import Knowledge
+
+ACCOUNTS = 48
+"""Keys that an attacker holds: the first 32 are customers of their own, the others belong to one customer."""
+ALONE = 32
+KEY_HEADER = "x-api-key"
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """A policy that guards a lab model.
+
+    Args:
+        document: the policy, ready to be written as YAML.
+        substitutions: what was replaced, in words.
+    """
+
+    document: dict[str, object]
+    substitutions: tuple[str, ...]
+
+    def write(self, folder: Path) -> Path:
+        """Write the policy and the accounts' keys into `folder`; returns the policy's path."""
+        lines = [f"{account_name(i)}:{hashlib.sha256(key(i).encode()).hexdigest()}" for i in range(ACCOUNTS)]
+        (folder / "keys").write_text("\n".join(lines) + "\n")
+        path = folder / "policy.yaml"
+        path.write_text(yaml.safe_dump(self.document, sort_keys=False))
+        return path
+
+
+def account_name(number: int) -> str:
+    """Return an account's name and group: the first `ALONE` have groups of their own, the others share one."""
+    return f"attacker{number}@customer{number}" if number < ALONE else f"attacker{number}@shared"
+
+
+def key(number: int) -> str:
+    """Return an account's key. It opens nothing but the lab's own Guard."""
+    return f"lab-account-{number}"
+
+
+def choose_route(policy: Policy, name: str | None) -> Route:
+    """Return the route called `name`, or the first.
+
+    Raises:
+        PolicyError: there is none of that name.
+    """
+    if name is None:
+        return policy.routes[0]
+    for route in policy.routes:
+        if route.name == name:
+            return route
+    known = [route.name for route in policy.routes]
+    raise PolicyError([Problem(f"there is no route called {name}", hint=did_you_mean(name, known) or ", ".join(known))])
+
+
+def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool = True) -> Transplant:
+    """Return the policy around a lab model.
+
+    Args:
+        policy: the operator's, resolved.
+        route: the one that is tested.
+        victim: the lab model.
+        budgets: False for an attacker's own deployment, which nobody rations.
+    """
+    said = [
+        f"match: was {_words(route.match)}, is the lab's endpoint",
+        f"identity: was {', '.join(i.kind for i in policy.identity) or 'the peer address'}, is {ACCOUNTS} lab keys, of "
+        f"which {ALONE} are customers of their own",
+        "secret: a fresh one",
+    ]
+    made = route.model_dump(mode="json", exclude_unset=True)
+    made = {k: v for k, v in made.items() if k in ("name", "mode", "ledger", "fields", "outputs", "defences", "budgets")}
+    made["api"] = "open_inference"
+    if not budgets:
+        made.pop("budgets", None)
+    outputs = cast("dict[str, Any]", made.get("outputs", {}))  # Any: plain YAML data
+    for name in ("tensors", "labels"):
+        if outputs.pop(name, None) is not None:
+            said.append(f"outputs.{name}: dropped, the lab's tensors have other names")
+    if outputs.get("classes"):
+        outputs["classes"] = list(range(victim.classes))
+        said.append("outputs.classes: the lab model's")
+    inputs, about = _inputs(route, victim)
+    if inputs is not None:
+        made["inputs"] = inputs
+    said.append(about)
+    document: dict[str, object] = {
+        "version": 1,
+        "name": policy.name,
+        "mode": policy.mode,
+        "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
+        "routes": [made],
+    }
+    return Transplant(document, tuple(said))
+
+
+def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, str]:
+    """Return the victim's inputs as far as the policy declares its own."""
+    declared = route.inputs
+    if declared is None:
+        return None, "inputs: none, as in the policy"
+    if victim.kind == "text":
+        kept = {"kind": "text"} | ({"max_chars": declared.max_chars} if declared.max_chars else {})
+        return kept if declared.kind != "any" else {"kind": "any"}, "inputs: texts, where the policy says vectors"
+    if declared.kind == "any" and declared.size is None and declared.low is None and declared.high is None:
+        return {"kind": "any"}, "inputs: any, as in the policy"
+    made: dict[str, object] = {"kind": "vector"}
+    if declared.size is not None:
+        made["size"] = victim.size
+    wide = (victim.high - victim.low).tolist()
+    if declared.low is not None:
+        made |= {"size": victim.size, "low": victim.low.tolist()}
+    if declared.high is not None:
+        made |= {"size": victim.size, "high": victim.high.tolist()}
+    if declared.step is not None:
+        # As many steps over a feature's range as the policy's inputs have; 64 where it declares no range.
+        steps = _steps(declared.low, declared.high, declared.step)
+        made |= {"size": victim.size, "step": [max(w, 1e-9) / steps for w in wide]}
+    return made, f"inputs: {', '.join(k for k in made if k != 'kind') or 'vector'} of the lab model"
+
+
+def _steps(low: object, high: object, step: object) -> float:
+    first = [v[0] if isinstance(v, tuple) else v for v in (low, high, step)]
+    if first[0] is None or first[1] is None:
+        return 64.0
+    return max(1.0, (float(cast("float", first[1])) - float(cast("float", first[0]))) / float(cast("float", first[2])))
+
+
+def _words(match: object) -> str:
+    return "left out" if match is None else "declared"
