@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 
@@ -11,8 +12,10 @@ from guard.selftest.lab.victim import Victim
 FAMILIES: tuple[str, ...] = (
     "classifiers",
     "texts",
+    "trees",
 )
-"""Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`."""
+"""Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`, which
+raises KeyError for a suffix that is not its own."""
 
 
 def names() -> Iterator[str]:
@@ -36,7 +39,8 @@ def victim(name: str, seed: int) -> Victim:
     for family in FAMILIES:
         recipes, variants = _family(family)
         if suffix and base in variants:
-            return variants[base](seed, suffix)
+            with suppress(KeyError):  # a suffix of another family's
+                return variants[base](seed, suffix)
         if not suffix and base in recipes:
             return recipes[base](seed)
     raise KeyError(name)
