@@ -25,6 +25,7 @@ from guard.policy.plan import RoutePlan
 from guard.ports import Clock, State, Upstream
 from guard.proxy.clients import RecentClients
 from guard.proxy.exchange import Exchange, Response
+from guard.proxy.marks import Marks
 from guard.proxy.messages import (
     clean_reply,
     clean_status,
@@ -63,6 +64,7 @@ class Handler:
         self.secret = secret
         self.metrics = metrics
         self.clients = clients
+        self.marks = Marks(secret)
         self.dimensions: dict[str, int] = {}
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),
@@ -274,3 +276,4 @@ class Handler:
                 metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)
+        self.marks.note(x.call.headers, x.route.name, x.client)

@@ -11,6 +11,7 @@ import orjson
 from guard.errors import ClientError, GuardError, UpstreamError
 from guard.model.exchange import Call, Reply
 from guard.proxy.exchange import Exchange, Response
+from guard.proxy.marks import HEADER
 from guard.wire.base import Codec
 from guard.wire.body import unreadable
 
@@ -29,8 +30,10 @@ _HOP_BY_HOP = frozenset(
         b"host",
         b"expect",
         b"accept-encoding",
+        HEADER,
     )
 )
+"""Headers that end at Guard, in either direction: they belong to one connection, or were meant for Guard alone."""
 _ALWAYS_FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"user-agent", b"accept"))
 """Request headers that go upstream in enforce. Everything else could change what the model reveals."""
 _STATUS_MEMBERS = ("name", "ready", "live", "status")
