@@ -26,6 +26,7 @@ from guard.defences import DEFENCES
 from guard.defences.base import Defence, Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.policy.gates import Selftest
 from guard.wire.base import Fields
 from guard.wire.registry import API_NAMES
 
@@ -297,6 +298,7 @@ class Policy(BaseModel):
         upstream_headers: headers that Guard adds to requests to the model.
         forward_headers: request headers that go to the model beside Content-Type, trace context and request id.
         routes: the guarded APIs.
+        selftest: what `guard selftest` must find.
     """
 
     model_config = _FROZEN
@@ -309,6 +311,7 @@ class Policy(BaseModel):
     upstream_headers: tuple[UpstreamHeader, ...] = ()
     forward_headers: tuple[Annotated[str, Field(pattern=_HEADER_NAME)], ...] = ()
     routes: tuple[Route, ...] = Field(min_length=1, max_length=64)
+    selftest: Selftest = Selftest()
 
 
 LATER_KEYS: dict[str, str] = {
@@ -317,6 +320,5 @@ LATER_KEYS: dict[str, str] = {
     "profile": "detection",
     "exceptions": "detection",
     "privacy": "privacy budgets",
-    "selftest": "the attack self-test",
 }
 """Keys and kinds that this version does not know yet, with what they belong to: the error says so."""

@@ -39,6 +39,26 @@ class SystemClock:
     monotonic_s = staticmethod(time.perf_counter)
 
 
+class MovedClock:
+    """The machine's clock, moved by the number of seconds in a file: lets the self-test's days go by.
+
+    Args:
+        path: the file; read at every request, missing is 0.
+    """
+
+    monotonic_s = staticmethod(time.perf_counter)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def wall_s(self) -> float:
+        """Return the moved time."""
+        try:
+            return time.time() + float(self.path.read_text())
+        except (OSError, ValueError):
+            return time.time()
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where things listen and live; none of it is policy.
@@ -51,6 +71,7 @@ class Settings:
         secret_file: file that holds the noise secret; None for `GUARD_SECRET` or a generated one.
         load: loads and compiles the policy.
         ready: called with the two bound addresses once both listeners accept.
+        test_clock: file that moves the wall clock, for the self-test; None in production.
     """
 
     upstream: str
@@ -60,6 +81,7 @@ class Settings:
     secret_file: Path | None
     load: Callable[[], Active]
     ready: Callable[[tuple[str, int], tuple[str, int] | None], None]
+    test_clock: Path | None = None
 
 
 async def serve(settings: Settings) -> None:
@@ -93,7 +115,10 @@ async def serve(settings: Settings) -> None:
     upstream = HttpUpstream(
         settings.upstream, max_connections=limits.concurrency, max_response_bytes=limits.answer_bytes
     )
-    clients, clock = RecentClients(), SystemClock()
+    clients = RecentClients()
+    clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
+    if settings.test_clock is not None:
+        log.warning("the clock of budgets follows %s: for tests only", settings.test_clock)
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)

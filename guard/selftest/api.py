@@ -225,18 +225,13 @@ class HttpApi:
         labels = np.ones(len(scores), dtype=bool) if scores.shape[1] > 1 else np.zeros(len(scores), dtype=bool)
         if scores.shape[1] > 1:
             labels = is_label(scores)
-        tally = self._tally
-        for i, label in enumerate(labels):
+        for i, label in enumerate(labels.tolist()):
             self._asked += 1
-            if label:
-                if tally.graded and tally.first_label_at is None:
-                    tally.first_label_at = self._asked
-                continue
             row = rows[i]
             key = row.encode() if isinstance(row, str) else cast("Floats", row).tobytes()
-            if key not in self._seen:
+            self._tally.answered(self._account, label=label, seen=key in self._seen)
+            if not label:
                 self._seen.add(key)
-                tally.graded[self._account] = tally.graded.get(self._account, 0) + 1
 
     def _count_refusal(self, status: int) -> None:
         self._tally.refusals[status] = self._tally.refusals.get(status, 0) + 1

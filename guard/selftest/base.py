@@ -76,21 +76,49 @@ class Api(Protocol):
         ...
 
 
+_SURE = 20
+"""Labels in a row before an outsider takes them for a step of the defence: a sure model answers some by itself."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What an outsider can count.
 
     Args:
         graded: distinct queries answered with more than a label, by account.
-        first_label_at: number of the first row answered with a label after a graded one; None when never.
+        rows: rows answered.
+        labels_since: number of the first of the labels that the answers end with; None when the last was graded.
         first_refusal_at: number of the first row refused for good (429, 403); None when never.
         refusals: refused requests by status.
     """
 
     graded: dict[str, int] = field(default_factory=dict[str, int])
-    first_label_at: int | None = None
+    rows: int = 0
+    labels_since: int | None = None
     first_refusal_at: int | None = None
     refusals: dict[int, int] = field(default_factory=dict[int, int])
+
+    def answered(self, account: str, *, label: bool, seen: bool) -> None:
+        """Count one row.
+
+        Args:
+            account: who asked.
+            label: the answer was no more than a label.
+            seen: the account was answered with more than a label for this query before.
+        """
+        self.rows += 1
+        if label:
+            self.labels_since = self.rows if self.labels_since is None else self.labels_since
+            return
+        self.labels_since = None
+        if not seen:
+            self.graded[account] = self.graded.get(account, 0) + 1
+
+    @property
+    def first_label_at(self) -> int | None:
+        """Number of the row since which answers were labels only, after graded ones; None when that did not happen."""
+        since = self.labels_since
+        return since if since is not None and self.graded and self.rows - since >= _SURE else None
 
 
 @dataclass(frozen=True)

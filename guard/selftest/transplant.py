@@ -87,7 +87,9 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         "secret: a fresh one",
     ]
     made = route.model_dump(mode="json", exclude_unset=True)
-    made = {k: v for k, v in made.items() if k in ("name", "mode", "ledger", "fields", "outputs", "defences", "budgets")}
+    made = {
+        k: v for k, v in made.items() if k in ("name", "mode", "ledger", "fields", "outputs", "defences", "budgets")
+    }
     made["api"] = "open_inference"
     if not budgets:
         made.pop("budgets", None)

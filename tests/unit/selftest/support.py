@@ -95,15 +95,11 @@ class ModelApi:
         bare = is_label(scores) if scores.shape[1] > 1 else np.zeros(len(scores), dtype=bool)
         for i in range(len(scores)):
             self._asked += 1
-            if bare[i]:
-                if self._tally.graded and self._tally.first_label_at is None:
-                    self._tally.first_label_at = self._asked
-                continue
             row = x[i]
             name = row.encode() if isinstance(row, str) else cast("Floats", row).tobytes()
-            if name not in self._seen:
+            self._tally.answered(self.account, label=bool(bare[i]), seen=name in self._seen)
+            if not bare[i]:
                 self._seen.add(name)
-                self._tally.graded[self.account] = self._tally.graded.get(self.account, 0) + 1
 
 
 def world(

@@ -1,0 +1,64 @@
+"""What the attack self-test must find: the policy's `selftest` block, and the words that its gates are made of.
+
+The words stand here, below the self-test, so that `guard check` finds a gate that nothing measures. The self-test's
+own tables are held to them by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+AttackName = Literal[
+    "equation_solving_binary",
+    "equation_solving_softmax",
+]
+MetricName = Literal[
+    "surrogate_l1",
+    "agreement",
+    "graded_answers",
+]
+UtilityName = Literal["top1_changed", "mean_l1", "calibration_error", "added_p50_ms", "added_p99_ms", "refused"]
+
+
+class Gate(BaseModel):
+    """A bound that the self-test's figure must keep: the strongest attacker's, or what honest users pay.
+
+    Args:
+        attack: which attack; `guard selftest --list` names them.
+        metric: which of its figures.
+        utility: what honest users pay, instead of an attack: the worst of the lab's models.
+        min: the figure must be at least this.
+        max: the figure must be at most this.
+    """
+
+    model_config = _FROZEN
+    attack: AttackName | None = None
+    metric: MetricName | None = None
+    utility: UtilityName | None = None
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_figure_one_bound(self) -> Gate:
+        if (self.attack is None) == (self.utility is None):
+            raise ValueError("a gate is about an attack or about utility")
+        if (self.attack is None) != (self.metric is None):
+            raise ValueError("an attack's gate needs its metric, and only an attack's does")
+        if (self.min is None) == (self.max is None):
+            raise ValueError("a gate has one bound: min or max")
+        return self
+
+
+class Selftest(BaseModel):
+    """What must hold; `guard selftest` fails when it does not.
+
+    Args:
+        gates: bounds on the self-test's figures.
+    """
+
+    model_config = _FROZEN
+    gates: tuple[Gate, ...] = ()

@@ -1,0 +1,73 @@
+"""Which cells a self-test runs: attacks, ways in, and the wrappers that are tried on each.
+
+`docs/selftest.md` holds the same table with what each cell is there for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from guard.selftest.attacks.registry import attacks
+from guard.selftest.base import Attack
+from guard.selftest.cell import Way
+from guard.selftest.wrappers import WRAPPERS
+
+Mode = Literal["quick", "default", "full"]
+
+ADAPTIVE: tuple[tuple[str, str], ...] = (
+    ("equation_solving_binary", "averaging"),
+    ("equation_solving_softmax", "split_accounts"),
+)
+"""(attack, wrapper) cells of the default run. `--full` tries every wrapper on every attack that it suits."""
+
+SHADOWED: frozenset[str] = frozenset()
+"""Attacks and wrappers that deploy models of their own behind a Guard of their own."""
+
+QUICK: tuple[str, ...] = ("equation_solving_binary", "equation_solving_softmax")
+"""Attacks of `--quick`, beside those that the policy's gates name."""
+
+
+def chosen(mode: Mode, only: Sequence[str], gated: frozenset[str]) -> list[Attack]:
+    """Return the attacks to run, in the order of reports.
+
+    Args:
+        mode: how much.
+        only: names that were asked for; all of the mode's when empty.
+        gated: attacks that the policy's gates name.
+
+    Raises:
+        KeyError: a name that no attack has.
+    """
+    known = attacks()
+    for name in only:
+        if name not in known:
+            raise KeyError(name)
+    if only:
+        return [attack for name, attack in known.items() if name in only]
+    if mode == "quick":
+        return [attack for name, attack in known.items() if name in QUICK or name in gated]
+    return list(known.values())
+
+
+def ways(attack: Attack, mode: Mode) -> Iterator[tuple[Way, str]]:
+    """Yield the cells of an attack: (way, wrapper)."""
+    yield "undefended", ""
+    for floor in attack.floors:
+        yield ("zero_query" if floor == "zero_query" else "label_only"), ""
+    yield "defended", ""
+    if mode == "full":
+        yield from (("defended", wrapper) for wrapper in WRAPPERS if suits(attack, wrapper))
+    elif mode == "default":
+        yield from (("defended", wrapper) for name, wrapper in ADAPTIVE if name == attack.name)
+
+
+def suits(attack: Attack, wrapper: str) -> bool:
+    """Say whether a wrapper can change anything for an attack: jitter is for numbers, labels read as labels already."""
+    numbers = wrapper.startswith("jitter")
+    return not (numbers and "text" in attack.needs)
+
+
+def shadowed(attack: str, wrapper: str) -> bool:
+    """Say whether a cell deploys models of its own."""
+    return attack in SHADOWED or wrapper in SHADOWED

@@ -1,0 +1,106 @@
+"""What honest users pay: every held-out row asked once, by users who ask little, with and without Guard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+
+from guard.selftest.base import Api, Refused, Rows
+from guard.selftest.measures import Floats, Ints
+from guard.selftest.results import Utility
+
+BINS = 15
+TIMED = 200
+
+
+def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: Floats, y: Ints | None) -> Utility:
+    """Ask held-out rows through Guard, spread over users, and time single rows on both ways in turns.
+
+    Args:
+        victim: the model's name.
+        users: honest users; the last one asks for the timing, since its answers do not count.
+        direct: the model itself.
+        x: held-out rows.
+        truth: the model's own scores, shape (n, k).
+        y: true labels, shape (n,); None when unknown.
+    """
+    answered: list[int] = []
+    parts: list[Floats] = []
+    asking = users[:-1] or users
+    share = -(-len(x) // len(asking))
+    for number, user in enumerate(asking):
+        rows = range(number * share, min(len(x), (number + 1) * share))
+        if not rows:
+            continue
+        answers = _answers(user, x[rows.start : rows.stop], truth.shape[1])
+        parts.append(answers)
+        answered += list(rows)[: len(answers)]
+    released = np.concatenate(parts) if parts else np.empty((0, truth.shape[1]))
+    true = truth[answered]
+    labels = None if y is None or truth.shape[1] < 2 else y[answered]
+    p50, p99 = added_latency(users[-1], direct, x)
+    return Utility(
+        victim=victim,
+        top1_changed=float((released.argmax(axis=1) != true.argmax(axis=1)).mean()) if len(true) else 0.0,
+        mean_l1=float(np.abs(released - true).sum(axis=1).mean()) if len(true) else 0.0,
+        calibration_error=None if labels is None else calibration_error(released, labels),
+        calibration_error_before=None if labels is None else calibration_error(true, labels),
+        added_p50_ms=p50,
+        added_p99_ms=p99,
+        refused=1.0 - len(answered) / len(x),
+        rows=len(x),
+    )
+
+
+def _answers(user: Api, x: Rows, classes: int) -> Floats:
+    try:
+        return user.ask(x)
+    except Refused as error:
+        return error.answers if error.answers is not None else np.empty((0, classes))
+
+
+def calibration_error(scores: Floats, labels: Ints) -> float:
+    """Return the expected calibration error over 15 equal bins of the top score (Guo et al. 2017).
+
+    Args:
+        scores: shape (n, k).
+        labels: shape (n,).
+    """
+    if not len(scores):
+        return 0.0
+    top, right = scores.max(axis=1), (scores.argmax(axis=1) == labels).astype(np.float64)
+    bins = np.minimum((top * BINS).astype(int), BINS - 1)
+    gaps = [abs(top[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))
+
+
+def added_latency(guarded: Api, direct: Api, x: Rows) -> tuple[float, float]:
+    """Return (p50, p99) in milliseconds that Guard adds to single rows, asked in turns over one connection each."""
+    taken: list[tuple[float, float]] = []
+    for i in range(min(TIMED, 4 * len(x))):
+        row = x[i % len(x) : i % len(x) + 1]
+        try:
+            taken.append((_timed(lambda row=row: guarded.ask(row)), _timed(lambda row=row: direct.ask(row))))
+        except Refused:
+            break
+    if not taken:
+        return float("nan"), float("nan")
+    through, bare = (np.array(side) * 1e3 for side in zip(*taken[5:] or taken, strict=True))
+    return (
+        float(np.median(through) - np.median(bare)),
+        float(np.percentile(through, 99) - np.percentile(bare, 99)),
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def held_labels(y: object) -> Ints | None:
+    """Return held-out labels when they are classes."""
+    return cast("Ints", y) if isinstance(y, np.ndarray) and y.dtype.kind == "i" else None
