@@ -5,21 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from guard.cli.common import Exit, add_option, fail
 from guard.policy.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from guard.policy.plan import Plan
-    from guard.selftest.base import Attack
-    from guard.selftest.results import Report
-    from guard.selftest.runner import Target
 
 HELP = "attack models through a policy and report what it holds"
 EPILOG = """examples:

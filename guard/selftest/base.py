@@ -186,8 +186,8 @@ class World:
         judge: the truth, to measure with.
         seed: of every random draw.
         account: gives an API as seen by another account of the attacker; number 0 is `api`'s own.
-        shadow: gives the attacker's own deployment of a lab model by name, behind the attacker's own Guard with the same
-            policy but for budgets (undefended in the control); models are those of `guard.selftest.lab`.
+        shadow: gives the attacker's own deployment of a lab model by name, behind the attacker's own Guard with the
+            same policy but for budgets (undefended in the control); models are those of `guard.selftest.lab`.
         progress: told the share that is done, 0 to 1, and what is being done.
         pace: lets a day go by on Guard's clock; None where no clock can be turned.
     """
@@ -229,8 +229,8 @@ class Outcome:
         tries: at least one.
         queries: rows that were asked.
         curve: (queries, value of the headline metric) along the way, ascending; may be empty.
-        artefacts: what plots need, JSON-able: `roc` [[fpr, tpr], ...], `prototypes` {"shape": [8, 8], "recovered": [[..]],
-            "truth": [[..]]}.
+        artefacts: what plots need, JSON-able: `roc` [[fpr, tpr], ...], `prototypes`
+            {"shape": [8, 8], "recovered": [[..]], "truth": [[..]]}.
         notes: sentences for the report.
     """
 
@@ -304,8 +304,8 @@ class Attack(Protocol):
     helps: ClassVar[str]
     """What holds it where nothing here does, in one sentence."""
     needs: ClassVar[frozenset[str]]
-    """What a target must offer: `vector`, `text`, `scores`, `value`, `own_labels`, `members`, `lab` (knowledge that only
-    lab victims have)."""
+    """What a target must offer: `vector`, `text`, `scores`, `value`, `own_labels`, `members`, `lab` (knowledge that
+    only lab victims have)."""
     floors: ClassVar[tuple[str, ...]]
     """Of `zero_query` and `label_only`."""
 

@@ -1,4 +1,4 @@
-"""One cell of a self-test: one attack, one target, one way in. Runs in a worker process; everything it needs is data."""
+"""One cell of a self-test: one attack, one target, one way in. It runs in a process of its own and is plain data."""
 
 from __future__ import annotations
 

@@ -57,9 +57,13 @@ def ways(attack: Attack, mode: Mode) -> Iterator[tuple[Way, str]]:
         yield ("zero_query" if floor == "zero_query" else "label_only"), ""
     yield "defended", ""
     if mode == "full":
-        yield from (("defended", wrapper) for wrapper in WRAPPERS if suits(attack, wrapper))
+        wrappers = [wrapper for wrapper in WRAPPERS if suits(attack, wrapper)]
     elif mode == "default":
-        yield from (("defended", wrapper) for name, wrapper in ADAPTIVE if name == attack.name)
+        wrappers = [wrapper for name, wrapper in ADAPTIVE if name == attack.name]
+    else:
+        wrappers = []
+    for wrapper in wrappers:
+        yield "defended", wrapper
 
 
 def suits(attack: Attack, wrapper: str) -> bool:

@@ -23,6 +23,7 @@ METRICS: dict[str, tuple[bool, str]] = {
     "score_advantage": (False, "by how much scores bring the copy's surrogate_l1 closer than labels do"),
     "correlation": (False, "correlation of the recovered prototype with the class mean of the training data"),
     "accuracy": (False, "share of hidden attribute values guessed right"),
+    "accuracy_non_members": (False, "the same of people that the model was not trained on"),
     "advantage": (False, "accuracy above that of guessing from the prior"),
     "auc": (False, "area under the ROC curve of members against non-members"),
     "tpr_at_1_fpr": (False, "members found while 1% of non-members are accused"),
@@ -85,9 +86,7 @@ def mean_of(samples: Floats, rng: np.random.Generator) -> Measure:
     return bootstrap(lambda rows: float(samples[rows].mean()), len(samples), rng)
 
 
-def bootstrap(
-    statistic: Callable[[Ints], float], n: int, rng: np.random.Generator, resamples: int = 500
-) -> Measure:
+def bootstrap(statistic: Callable[[Ints], float], n: int, rng: np.random.Generator, resamples: int = 500) -> Measure:
     """Return a statistic of `n` rows with its percentile bootstrap interval.
 
     Args:

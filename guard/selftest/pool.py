@@ -11,8 +11,7 @@ import multiprocessing
 import os
 import threading
 import time
-from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, cast
 
 from guard.selftest.base import Tally
 from guard.selftest.cell import Cell, Done, run_cell, start_worker
@@ -30,6 +29,22 @@ class Progress(Protocol):
 
     def __call__(self, cell: Cell, share: float, what: str) -> None:
         """Tell the share that is done, 0 to 1, and what is being done."""
+        ...
+
+
+class Pipe(Protocol):
+    """One end of a connection between two processes."""
+
+    def poll(self, timeout: float) -> bool:
+        """Say whether something can be received within `timeout` seconds."""
+        ...
+
+    def recv(self) -> object:
+        """Receive an object."""
+        ...
+
+    def send(self, obj: object) -> None:
+        """Send an object."""
         ...
 
 
@@ -69,7 +84,7 @@ class Pool:
                 process.kill()
                 process.join()
 
-    def _wait(self, cell: Cell, pipe: Connection, progress: Progress, began: float) -> Done:
+    def _wait(self, cell: Cell, pipe: Pipe, progress: Progress, began: float) -> Done:
         while time.monotonic() - began < self.patience_s:
             if self.stop.is_set():
                 raise Stopped
@@ -81,7 +96,8 @@ class Pool:
                 return failed(cell, "the attack's process ended by itself", began)
             if isinstance(message, Done):
                 return message
-            progress(cell, *message)
+            share, what = cast("tuple[float, str]", message)
+            progress(cell, share, what)
         return failed(cell, f"it took longer than {self.patience_s:.0f} s", began)
 
 
@@ -90,7 +106,7 @@ def failed(cell: Cell, reason: str, began: float) -> Done:
     return Done(cell, None, reason, Tally(), time.monotonic() - began)
 
 
-def _work(cell: Cell, pipe: Connection) -> None:
+def _work(cell: Cell, pipe: Pipe) -> None:
     start_worker()
     told: list[float] = [0.0]
 
@@ -103,7 +119,7 @@ def _work(cell: Cell, pipe: Connection) -> None:
     began = time.monotonic()
     try:
         done = run_cell(cell, progress)
-    except Exception as error:  # noqa: BLE001 -- a bug in one attack leaves its row unresolved, and the others run on
+    except Exception as error:  # A bug in one attack leaves its row unresolved, and the others run on
         done = failed(cell, f"internal error in {cell.attack}: {type(error).__name__}: {error}", began)
     with contextlib.suppress(OSError):
         pipe.send(done)

@@ -78,8 +78,8 @@ class Row:
         floors: `zero_query` and `label_only` figures.
         control_met: the control reached its criterion; None where there is no control.
         criterion: the criterion in words.
-        detected_at: rows asked when each observed step came: `label_only`, `deny`, and the ladder's steps where detection
-            is on; None when no step came.
+        detected_at: rows asked when each observed step came: `label_only`, `deny`, and the ladder's steps where
+            detection is on; None when no step came.
         gates: this attack's gates.
         held: all gates hold; None without gates or when unresolved.
         verdict: in one word.

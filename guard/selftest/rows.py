@@ -7,6 +7,7 @@ attacker's value of its metric, whichever attacker that is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from guard.policy.gates import Gate
 from guard.selftest.base import Attack, Try, parameters
@@ -131,7 +132,7 @@ def _control(attack: Attack, controls: Sequence[Done]) -> bool:
 
 
 def _criterion(attack: Attack) -> str:
-    words = []
+    words: list[str] = []
     for criterion in attack.control:
         sign = "≤" if METRICS[criterion.metric][0] else "≥"
         words.append(f"{criterion.metric} {sign} {criterion.bound:g}")
@@ -177,7 +178,7 @@ def utility_gates(gates: Sequence[Gate], utility: Sequence[Utility]) -> list[Gat
         if gate.utility is None:
             continue
         bound, limit = "min" if gate.min is not None else "max", _limit(gate)
-        values = [v for u in utility if (v := getattr(u, gate.utility)) is not None and v == v]
+        values = [v for u in utility if (v := getattr(u, gate.utility)) is not None and isfinite(v)]
         if not values:
             results.append(GateResult("utility", gate.utility, bound, limit, None, None, "nothing was measured"))
             continue

@@ -1,4 +1,4 @@
-"""Runs a whole self-test: starts what is attacked, runs the cells side by side, and makes the report of what they say."""
+"""Runs a whole self-test: starts what is attacked, runs the cells side by side, and reports what they found."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Runner:
         with self.target.open(seed) as url:
             if seed == self.settings.seed:
                 self.utility = self.target.utility(seed, url, lambda made: self._guarded(made, url))
-            planned = [
+            planned: list[tuple[Attack, Way, str]] = [
                 (attack, way, wrapper)
                 for attack in attacks
                 for way, wrapper in ways(attack, self.settings.mode)

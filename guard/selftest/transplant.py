@@ -1,4 +1,4 @@
-"""From the operator's policy to one that the lab can attack: what the route decides stays, what ties it to a place goes.
+"""From the operator's policy to one that the lab can attack: what ties it to a place goes, what it decides stays.
 
 Outputs, defences, budgets, fields and mode are the policy's. Match, selectors, identity, upstream headers, limits of
 time and the profile belong to where the policy is deployed, and are replaced; every replacement is said. Inputs are the
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import yaml
 
 from guard.errors import PolicyError, Problem
+from guard.model.domain import Bound
 from guard.policy.schema import Policy, Route
 from guard.policy.suggest import did_you_mean
 from guard.selftest.base import Knowledge
@@ -120,8 +122,10 @@ def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, 
     if declared is None:
         return None, "inputs: none, as in the policy"
     if victim.kind == "text":
-        kept = {"kind": "text"} | ({"max_chars": declared.max_chars} if declared.max_chars else {})
-        return kept if declared.kind != "any" else {"kind": "any"}, "inputs: texts, where the policy says vectors"
+        texts: dict[str, object] = {"kind": "any" if declared.kind == "any" else "text"}
+        if declared.max_chars is not None:
+            texts["max_chars"] = declared.max_chars
+        return texts, "inputs: texts, as far as the policy declares its own"
     if declared.kind == "any" and declared.size is None and declared.low is None and declared.high is None:
         return {"kind": "any"}, "inputs: any, as in the policy"
     made: dict[str, object] = {"kind": "vector"}
@@ -139,11 +143,11 @@ def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, 
     return made, f"inputs: {', '.join(k for k in made if k != 'kind') or 'vector'} of the lab model"
 
 
-def _steps(low: object, high: object, step: object) -> float:
-    first = [v[0] if isinstance(v, tuple) else v for v in (low, high, step)]
-    if first[0] is None or first[1] is None:
+def _steps(low: Bound | None, high: Bound | None, step: Bound | None) -> float:
+    if low is None or high is None or step is None:
         return 64.0
-    return max(1.0, (float(cast("float", first[1])) - float(cast("float", first[0]))) / float(cast("float", first[2])))
+    least, greatest, one = (float(np.ravel(np.asarray(bound))[0]) for bound in (low, high, step))
+    return max(1.0, (greatest - least) / one)
 
 
 def _words(match: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 
@@ -103,4 +102,5 @@ def _timed(work: Callable[[], object]) -> float:
 
 def held_labels(y: object) -> Ints | None:
     """Return held-out labels when they are classes."""
-    return cast("Ints", y) if isinstance(y, np.ndarray) and y.dtype.kind == "i" else None
+    labels = np.asarray(y) if y is not None else None
+    return None if labels is None or labels.dtype.kind != "i" else labels

@@ -79,7 +79,11 @@ class Averaged(Wrapped):
         total, offset = None, None
         for i in range(self.repeats):
             if isinstance(x, np.ndarray):
-                offset = self.rng.normal(size=x.shape) * self.jitter if i % 2 == 0 else -(offset if offset is not None else 0)
+                offset = (
+                    self.rng.normal(size=x.shape) * self.jitter
+                    if i % 2 == 0
+                    else -(offset if offset is not None else 0)
+                )
                 answers = self.inner.ask(x + offset)
             else:
                 answers = self.inner.ask(x)

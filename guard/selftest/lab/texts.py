@@ -11,28 +11,32 @@ from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
 from guard.selftest.lab.victim import Victim, trained
-from guard.selftest.measures import Floats
+from guard.selftest.measures import Floats, Ints
 
 TOKEN = r"[A-Za-z']{2,}|\d+"  # noqa: S105 -- what a word is
 
 
 def spam(seed: int) -> Victim:
-    """Logistic regression on the words of SMS messages, spam is class 1; an eighth of the messages is the attacker's."""
+    """Logistic regression on the words of SMS messages, spam is 1; an eighth of the messages is the attacker's."""
     texts, y = data.messages()
     order = np.random.default_rng([seed, 2]).permutation(len(texts))
-    inside, own, held = np.split(order, [3 * len(order) // 5, 3 * len(order) // 5 + len(order) // 8])
+    first, second = 3 * len(order) // 5, 3 * len(order) // 5 + len(order) // 8
+    inside, own, held = order[:first], order[first:second], order[second:]
     words: Any = untyped("sklearn.feature_extraction.text").CountVectorizer(min_df=2, binary=True, token_pattern=TOKEN)
     model: Any = untyped("sklearn.linear_model").LogisticRegression(C=3.0, max_iter=1000)
     pipeline = untyped("sklearn.pipeline").make_pipeline(words, model)
-    fitted = trained(pipeline, [texts[i] for i in inside], y[inside])
+    fitted = trained(pipeline, [texts[i] for i in inside.tolist()], y[inside])
 
     def predict(rows: Any) -> Floats:
         return np.asarray(fitted.predict_proba(list(cast("Sequence[str]", rows))), dtype=np.float64)
 
+    def chosen(rows: Ints) -> list[str]:
+        return [texts[i] for i in rows.tolist()]
+
     none = np.zeros(0)
-    knows = Knowledge("spam", "text", 0, 2, none, none, none, [texts[i] for i in own], y[own])
-    secrets = {"train_x": [texts[i] for i in inside], "train_y": y[inside]}
-    return Victim(predict, "probabilities", knows, [texts[i] for i in held], y[held], secrets)
+    knows = Knowledge("spam", "text", 0, 2, none, none, none, chosen(own), y[own])
+    secrets = {"train_x": chosen(inside), "train_y": y[inside]}
+    return Victim(predict, "probabilities", knows, chosen(held), y[held], secrets)
 
 
 RECIPES: dict[str, Callable[[int], Victim]] = {"spam": spam}

@@ -72,12 +72,15 @@ def fingerprint(estimator: Any, x: Any, y: Any) -> str:  # Any: as above
     versions = f"{platform.python_version()} {np.__version__} {untyped('sklearn').__version__}"
     digest.update(f"{versions} {type(estimator).__qualname__} {estimator.get_params()!r}".encode())
     for part in (x, y):
-        if isinstance(part, np.ndarray) and part.dtype != object:
-            digest.update(f"{part.shape}{part.dtype}".encode() + np.ascontiguousarray(part).tobytes())
-        elif part is not None:
-            for text in part:
-                digest.update(hashlib.sha256(str(text).encode()).digest())
+        if part is not None:
+            # Texts become rows of hashes, so that two texts are never taken for one.
+            array = np.asarray([_hashed(p) if isinstance(p, str) else p for p in part])
+            digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _hashed(text: str) -> list[int]:
+    return list(hashlib.sha256(text.encode()).digest())
 
 
 def cache_folder() -> Path:
