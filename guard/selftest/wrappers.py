@@ -58,6 +58,11 @@ class LabelsOnly(Wrapped):
             answers = None if error.answers is None else _one_hot(error.answers)
             raise Refused(error.status, str(error), answers) from error
 
+    def ask_all(self, x: Rows) -> dict[str, Floats]:
+        """Return the label alone, as a class number; a value stays one."""
+        answers = self.ask(x)
+        return {"label": answers.argmax(axis=1)[:, None].astype(np.float64) if answers.shape[1] > 1 else answers}
+
 
 class Averaged(Wrapped):
     """Asks each row several times and averages.
@@ -150,7 +155,7 @@ def _one_hot(scores: Floats) -> Floats:
 
 def labels(world: World) -> World:
     """Fall back to labels."""
-    return replace(world, api=LabelsOnly(world.api))
+    return replace(world, api=LabelsOnly(world.api), account=lambda number: LabelsOnly(world.account(number)))
 
 
 def averaging(world: World) -> World:

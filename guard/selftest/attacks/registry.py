@@ -12,6 +12,9 @@ from guard.selftest.base import Attack
 
 MODULES: tuple[str, ...] = (
     "equation_solving",
+    "attribute_map",
+    "attribute_leaked_answer",
+    "trees",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 
