@@ -12,9 +12,20 @@ from guard.selftest.base import Attack
 
 MODULES: tuple[str, ...] = (
     "equation_solving",
+    "retrain",
+    "knockoff",
+    "jbda",
+    "gibberish_text",
+    "mimic",
     "attribute_map",
     "attribute_leaked_answer",
     "trees",
+    "prototype_inversion",
+    "extract_then_invert",
+    "membership_threshold",
+    "membership_shadow",
+    "membership_lira",
+    "membership_label_only",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 

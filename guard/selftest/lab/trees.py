@@ -25,9 +25,7 @@ def affairs(seed: int) -> Victim:
     inside, _, _ = data.thirds(len(x), seed)
     tree = trained(estimator, x[inside], y[inside]).tree_
     whole = classifier("affairs", estimator, x, y, seed)
-    return replace(
-        whole, predict=partial(tree), partial=True, secrets={**whole.secrets, "leaves": int(tree.n_leaves)}
-    )
+    return replace(whole, predict=partial(tree), partial=True, secrets={**whole.secrets, "leaves": int(tree.n_leaves)})
 
 
 def partial(tree: Any) -> Callable[[Rows], Floats]:  # Any: scikit-learn's `Tree`
