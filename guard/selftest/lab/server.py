@@ -7,6 +7,7 @@ twice and a proxy that hardens one copy hardens nothing, and the label.
 from __future__ import annotations
 
 import socket
+from typing import cast
 
 import numpy as np
 import orjson
@@ -61,8 +62,10 @@ def read(model: Victim, tensor: dict[str, object]) -> Rows:
     """
     data = tensor["data"]
     if model.knows.kind == "text":
-        return [str(text) for text in data]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType, reportUnknownArgumentType]  # a list or a TypeError
-    x = np.asarray(data, dtype=np.float64).reshape(-1, model.knows.size)
+        return list(map(str, cast("list[object]", data)))
+    x = np.asarray(data, dtype=np.float64).reshape(cast("list[int]", tensor["shape"]))
+    if x.ndim != 2 or x.shape[1] != model.knows.size:
+        raise ValueError(f"this model takes rows of {model.knows.size} features")
     if not model.partial and not np.isfinite(x).all():
         raise ValueError("this model needs every feature")
     return x

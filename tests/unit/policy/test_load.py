@@ -133,10 +133,10 @@ def test_an_unknown_key_at_the_top_knows_the_keys_of_the_top(tmp_path: Path) -> 
     assert "did you mean limits?" in problem.hint
 
 
-@pytest.mark.parametrize("key", ["selftest"])
+@pytest.mark.parametrize("key", ["ladder", "detectors", "profile", "exceptions"])
 def test_a_key_of_a_later_version_says_what_it_belongs_to(tmp_path: Path, key: str) -> None:
     (problem,) = problems(tmp_path, MINIMAL + f"{key}: {{}}\n")
-    assert problem.message == f"{key}: arrives with the attack self-test; this version does not know it"
+    assert problem.message == f"{key}: arrives with detection; this version does not know it"
 
 
 def test_a_network_that_is_none_is_told(tmp_path: Path) -> None:

@@ -1,35 +1,38 @@
-"""The lab's model: real data, split in three, served over the Open Inference protocol."""
+"""The lab: real models on real data, trained once, served over the Open Inference protocol."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from guard.selftest.lab import Digits, app
+from guard.selftest.lab import victim as training
+from guard.selftest.lab.registry import names, victim
+from guard.selftest.lab.server import app
+from guard.selftest.measures import Floats
 from tests.support.asgi import AsgiReply, ask
 
-DIGITS = Digits(0)
 Json = Any  # Any: JSON
 
 
 @pytest.fixture(scope="module")
 def server() -> Any:  # Any: an ASGI application
-    train_x, train_y, *_ = DIGITS.split
-    return app(DIGITS.fit(train_x, train_y))
+    return app(0)
 
 
-async def post(server: Any, body: bytes) -> AsgiReply:  # Any: an ASGI application
+async def post(server: Any, body: bytes, model: str = "digits") -> AsgiReply:  # Any: an ASGI application
     sent: list[Json] = []
     scope: dict[str, Json] = {
         "type": "http",
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": "/v2/models/digits/infer",
-        "raw_path": b"/v2/models/digits/infer",
+        "path": f"/v2/models/{model}/infer",
+        "raw_path": f"/v2/models/{model}/infer".encode(),
         "query_string": b"",
         "root_path": "",
         "headers": [],
@@ -47,31 +50,85 @@ async def post(server: Any, body: bytes) -> AsgiReply:  # Any: an ASGI applicati
     return AsgiReply(sent[0]["status"], {}, [message.get("body", b"") for message in sent[1:]])
 
 
+def held() -> Floats:
+    return cast("Floats", victim("digits", 0).test_x)
+
+
 def infer(rows: int, *outputs: str, **changed: Json) -> bytes:
-    x = DIGITS.split[4][:rows]
-    tensor = {"name": "x", "datatype": "FP64", "shape": [rows, 64], "data": x.ravel().tolist()} | changed
+    tensor = {"name": "x", "datatype": "FP64", "shape": [rows, 64], "data": held()[:rows].ravel().tolist()} | changed
     return json.dumps({"inputs": [tensor], "outputs": [{"name": name} for name in outputs]}).encode()
 
 
 def test_the_split_leaves_nobody_the_others_data() -> None:
-    train_x, train_y, own_x, own_y, held_x, held_y = DIGITS.split
-    assert [len(part) for part in DIGITS.split] == [898, 898, 449, 449, 450, 450]
-    whole = np.concatenate((train_x, own_x, held_x))
-    assert whole.shape == (1797, 64)
-    assert (whole.min(), whole.max()) == (0.0, 16.0)
-    assert set(train_y) == set(own_y) == set(held_y) == set(range(10))
-    assert not np.array_equal(Digits(1).split[0], train_x)
+    model = victim("digits", 0)
+    parts = [model.secrets["train_x"], model.knows.own_x, model.test_x]
+    assert [len(cast("Floats", part)) for part in parts] == [898, 449, 450]
+    rows = {row.tobytes() for part in parts for row in cast("Floats", part)}
+    assert len(rows) == 1797
+    assert not np.array_equal(victim("digits", 1).test_x, model.test_x)
 
 
-async def test_it_answers_scores_and_labels_that_agree(server: Any) -> None:
+@pytest.mark.parametrize("name", sorted(names()))
+def test_every_model_answers_its_own_held_out_data(name: str) -> None:
+    model = victim(name, 0)
+    scores = model.predict(model.test_x)
+    assert scores.shape == (len(model.test_x), model.knows.classes)
+    assert np.isfinite(scores).all()
+    if model.output == "probabilities":
+        np.testing.assert_allclose(scores.sum(axis=1), 1.0)
+    assert model.knows.own_x is not model.test_x
+
+
+def test_a_model_is_trained_once_for_the_same_data_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10) % 2
+    tree: Any = import_module("sklearn.tree").DecisionTreeClassifier  # Any: scikit-learn has no types
+    first = training.trained(tree(random_state=0), x, y)
+    (file,) = (tmp_path / "guard" / "lab").iterdir()
+    again = training.trained(tree(random_state=0), x, y)
+    assert again is not first
+    np.testing.assert_array_equal(again.predict(x), first.predict(x))
+    training.trained(tree(random_state=1), x, y)
+    training.trained(tree(random_state=0), x, 1 - y)
+    assert len(list(file.parent.iterdir())) == 3
+    file.write_bytes(b"half a file")
+    np.testing.assert_array_equal(training.trained(tree(random_state=0), x, y).predict(x), first.predict(x))
+
+
+def test_a_cache_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    training.cache_folder().chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by others"):
+        training.cache_folder()
+
+
+async def test_it_answers_scores_twice_and_a_label_that_agrees(server: Any) -> None:
     reply = await post(server, infer(5))
     assert reply.status == 200
-    scores, label = reply.json()["outputs"]
+    scores, copy, label = reply.json()["outputs"]
     p = np.reshape(scores["data"], scores["shape"])
-    assert p.shape == (5, 10)
-    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    assert (p.shape, copy["data"]) == ((5, 10), scores["data"])
+    np.testing.assert_allclose(p, victim("digits", 0).predict(held()[:5]))
     assert p.argmax(axis=1).tolist() == label["data"]
-    assert (p.argmax(axis=1) == DIGITS.split[5][:5]).mean() >= 0.8
+
+
+async def test_it_answers_texts(server: Any) -> None:
+    spam = "URGENT! You have won a 1000 prize. Call 09061701461 to claim. Txt STOP"
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [2], "data": [spam, "see you at 5"]}
+    reply = await post(server, json.dumps({"inputs": [tensor]}).encode(), "spam")
+    assert reply.json()["outputs"][2]["data"] == [1, 0]
+
+
+async def test_a_feature_that_is_left_out_is_only_for_models_that_can(server: Any) -> None:
+    reply = await post(server, infer(1, data=[None] * 64))
+    assert (reply.status, reply.json()["error"]) == (400, "this model needs every feature")
+
+
+async def test_an_unknown_model_is_a_404(server: Any) -> None:
+    assert (await post(server, infer(1), "digit")).status == 404
+    assert (await post(server, infer(1), "digits.nothing")).status == 404
 
 
 async def test_it_answers_the_outputs_that_were_asked_for(server: Any) -> None:
