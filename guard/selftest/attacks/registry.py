@@ -20,6 +20,8 @@ MODULES: tuple[str, ...] = (
     "attribute_map",
     "attribute_leaked_answer",
     "trees",
+    "lowd_meek",
+    "active_labels",
     "prototype_inversion",
     "extract_then_invert",
     "membership_threshold",
