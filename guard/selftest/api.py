@@ -25,6 +25,10 @@ class Unreachable(ConnectionError):
     """The API cannot be reached, or what it answers cannot be read."""
 
 
+class LimitReached(Refused):
+    """The self-test's own limit of queries is reached: no refusal of the API's, and not counted as one."""
+
+
 class Dialect(Protocol):
     """How an API is asked: a path, headers, an encoder and a decoder."""
 
@@ -96,7 +100,7 @@ class HttpApi:
         headers: added to every request, such as `{"x-api-key": ...}`.
         account: the account's name, for the tally.
         batch: most rows a request.
-        limit: most rows in all; the API counts as refusing beyond. None for no limit.
+        limit: most rows that are ever sent, those of refused batches too; refuses beyond. None for no limit.
         tally: shared between an attacker's accounts.
     """
 
@@ -123,12 +127,18 @@ class HttpApi:
         self._connection: http.client.HTTPConnection | None = None
         self._seen: set[bytes] = set()
         self._asked = 0
+        self._sent = 0
         self._tally = Tally() if tally is None else tally
 
     @property
     def asked(self) -> int:
         """Rows answered, and single rows refused."""
         return self._asked
+
+    @property
+    def sent(self) -> int:
+        """Rows sent, those of refused batches too."""
+        return self._sent
 
     @property
     def tally(self) -> Tally:
@@ -140,14 +150,14 @@ class HttpApi:
         members, refused = self._ask(x)
         scores = self._scores(members)
         if refused is not None:
-            raise Refused(refused.status, str(refused), scores)
+            raise type(refused)(refused.status, refused.message, scores)
         return scores
 
     def ask_all(self, x: Rows) -> dict[str, Floats]:
         """Return every numeric member of the answers by name."""
         members, refused = self._ask(x)
         if refused is not None:
-            raise Refused(refused.status, str(refused), self._scores(members))
+            raise type(refused)(refused.status, refused.message, self._scores(members))
         return members
 
     def close(self) -> None:
@@ -169,14 +179,16 @@ class HttpApi:
                     half = len(rows) // 2
                     waiting[:0] = [rows[:half], rows[half:]]
                     continue
-                self._asked += 1
-                self._count_refusal(error.status)
+                if not isinstance(error, LimitReached):
+                    self._asked += 1
+                    self._count_refusal(error.status)
                 return self._join(parts), error
         return self._join(parts), None
 
     def _send(self, rows: Rows) -> dict[str, Floats]:
-        if self._limit is not None and self._asked + len(rows) > self._limit:
-            raise Refused(429, "the stated query limit is reached")
+        if self._limit is not None and self._sent + len(rows) > self._limit:
+            raise LimitReached(429, "the stated query limit is reached")
+        self._sent += len(rows)
         status, body = self._exchange(self._dialect.encode(rows))
         if status != 200:
             raise Refused(status, body[:200].decode(errors="replace"))

@@ -40,6 +40,7 @@ class Refused(Exception):
     def __init__(self, status: int, message: str = "", answers: Floats | None = None) -> None:
         super().__init__(f"{status}: {message}" if message else str(status))
         self.status = status
+        self.message = message
         self.answers = answers
 
 

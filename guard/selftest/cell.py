@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from guard.selftest.api import HttpApi, OpenInference, Unreachable
+from guard.selftest.api import HttpApi, LimitReached, OpenInference, Unreachable
 from guard.selftest.attacks.registry import attack_named
 from guard.selftest.base import Attack, Outcome, Refused, Tally, Unresolved, World
 from guard.selftest.lab.judge import LabJudge
 from guard.selftest.lab.registry import victim
+from guard.selftest.targets.spec import TargetError, TargetSpec
+from guard.selftest.targets.world import outside_world
 from guard.selftest.transplant import KEY_HEADER, key
 from guard.selftest.wrappers import WRAPPERS
 
@@ -36,6 +38,7 @@ class Cell:
         shadow_url: where the attacker's own deployments are asked.
         clock: file of Guard's test clock, or None.
         changes: parameters other than the attack's own.
+        target: the model when it is not the lab's.
     """
 
     attack: str
@@ -47,6 +50,7 @@ class Cell:
     shadow_url: str = ""
     clock: str | None = None
     changes: dict[str, object] = field(default_factory=dict[str, object])
+    target: TargetSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,28 @@ def run_cell(cell: Cell, progress: Callable[[float, str], None] = lambda share, 
     attack: Attack = attack_named(cell.attack, cell.changes)
     outcome, reason = None, ""
     try:
-        world = lab_world(cell, tally, progress)
+        world = world_of(cell, tally, progress)
         outcome = attack.run(world)
     except Unresolved as error:
         reason = str(error)
+    except LimitReached:
+        reason = "the stated query limit left this attack nothing to ask"
     except Refused as error:
         reason = f"the API refused before the attack had anything to work with ({error})"
-    except Unreachable as error:
+    except (Unreachable, TargetError) as error:
         reason = str(error)
     return Done(cell, outcome, reason, tally, time.monotonic() - began)
+
+
+def world_of(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) -> World:
+    """Build the world of a cell, wrapped as it says."""
+    if cell.target is None:
+        world = lab_world(cell, tally, progress)
+    else:
+        world = outside_world(cell, cell.target, tally, progress, _pace(cell))
+    if cell.way == "label_only":
+        world = WRAPPERS["labels"](world)
+    return WRAPPERS[cell.wrapper](world) if cell.wrapper else world
 
 
 def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) -> World:
@@ -100,13 +117,12 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
         headers = {KEY_HEADER: key(0)}
         return HttpApi(cell.shadow_url or cell.url, OpenInference(name), classes, headers=headers)
 
-    world = World(
-        account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress,
-        None if cell.clock is None else lambda: turn_clock(Path(str(cell.clock)), DAY_S),
-    )  # fmt: skip
-    if cell.way == "label_only":
-        world = WRAPPERS["labels"](world)
-    return WRAPPERS[cell.wrapper](world) if cell.wrapper else world
+    return World(account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell))
+
+
+def _pace(cell: Cell) -> Callable[[], None] | None:
+    """Return what lets a day go by, where the cell's Guard has a clock of its own."""
+    return None if cell.clock is None else lambda: turn_clock(Path(str(cell.clock)), DAY_S)
 
 
 def turn_clock(path: Path, seconds: float) -> None:

@@ -8,7 +8,8 @@ victim's as far as the policy declares its own: a policy that bounds nothing is 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,10 +35,12 @@ class Transplant:
     Args:
         document: the policy, ready to be written as YAML.
         substitutions: what was replaced, in words.
+        env: environment variables that the document refers to; they hold secrets.
     """
 
     document: dict[str, object]
     substitutions: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def write(self, folder: Path) -> Path:
         """Write the policy and the accounts' keys into `folder`; returns the policy's path."""
@@ -86,7 +89,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         f"match: was {_words(route.match)}, is the lab's endpoint",
         f"identity: was {', '.join(i.kind for i in policy.identity) or 'the peer address'}, is {ACCOUNTS} lab keys, of "
         f"which {ALONE} are customers of their own",
-        "secret: a fresh one",
+        "secret: one drawn from the seed",
     ]
     made = route.model_dump(mode="json", exclude_unset=True)
     made = {
@@ -114,6 +117,43 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         "routes": [made],
     }
     return Transplant(document, tuple(said))
+
+
+def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) -> Transplant:
+    """Return the policy around the operator's own model: as it is, but for who is known.
+
+    Args:
+        policy: the operator's, resolved.
+        route: the one that is tested.
+        api: what the route speaks.
+        budgets: False for an attacker's own deployment, which nobody rations.
+    """
+    said = [
+        f"identity: was {', '.join(i.kind for i in policy.identity) or 'the peer address'}, is {ACCOUNTS} keys of the "
+        f"self-test's, of which {ALONE} are customers of their own",
+        "secret: a fresh one, and fresh ledgers",
+    ]
+    if len(policy.routes) > 1:
+        said.append(f"routes: {route.name} alone")
+    made = route.model_dump(mode="json", exclude_unset=True) | {"name": route.name, "api": api}
+    if not budgets:
+        made.pop("budgets", None)
+    document: dict[str, object] = {
+        "version": 1,
+        "name": policy.name,
+        "mode": policy.mode,
+        "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
+        "limits": policy.limits.model_dump(mode="json"),
+        "forward_headers": list(policy.forward_headers),
+        "routes": [made],
+    }
+    env = {f"SELFTEST_HEADER_{i}": h.value.get_secret_value() for i, h in enumerate(policy.upstream_headers)}
+    if env:
+        names = [header.name for header in policy.upstream_headers]
+        document["upstream_headers"] = [
+            {"name": name, "value": {"env": variable}} for name, variable in zip(names, env, strict=True)
+        ]
+    return Transplant(document, tuple(said), env)
 
 
 def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, str]:
