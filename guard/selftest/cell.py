@@ -22,6 +22,8 @@ from guard.selftest.wrappers import WRAPPERS
 
 Way = Literal["undefended", "defended", "zero_query", "label_only"]
 DAY_S = 86_400.0
+SHADOW_BATCH = 128
+"""Nobody counts what attackers ask of their own deployments, so they ask in larger batches."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
 
     def shadow(name: str) -> HttpApi:
         headers = {KEY_HEADER: key(0)}
-        return HttpApi(cell.shadow_url or cell.url, OpenInference(name), classes, headers=headers)
+        url = cell.shadow_url or cell.url
+        return HttpApi(url, OpenInference(name), classes, headers=headers, batch=SHADOW_BATCH)
 
     return World(account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell))
 

@@ -18,10 +18,11 @@ Mode = Literal["quick", "default", "full"]
 ADAPTIVE: tuple[tuple[str, str], ...] = (
     ("equation_solving_binary", "averaging"),
     ("equation_solving_softmax", "split_accounts"),
+    ("membership_lira", "split_accounts"),
 )
 """(attack, wrapper) cells of the default run. `--full` tries every wrapper on every attack that it suits."""
 
-SHADOWED: frozenset[str] = frozenset()
+SHADOWED: frozenset[str] = frozenset({"membership_shadow", "membership_lira", "membership_lira_mlp"})
 """Attacks and wrappers that deploy models of their own behind a Guard of their own."""
 
 QUICK: tuple[str, ...] = ("equation_solving_binary", "equation_solving_softmax")

@@ -39,10 +39,9 @@ class Flat:
         starts = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
         self.roots = starts
         # A leaf's children are the leaf itself, so that all paths are walked for as long as the deepest.
-        self.left, self.right = (
-            np.concatenate([_children(side(tree), start) for tree, start in zip(trees, starts, strict=True)])
-            for side in (lambda tree: tree.children_left, lambda tree: tree.children_right)
-        )
+        placed = list(zip(trees, starts, strict=True))
+        self.left = np.concatenate([_children(tree.children_left, start) for tree, start in placed])
+        self.right = np.concatenate([_children(tree.children_right, start) for tree, start in placed])
         self.feature = np.maximum(np.concatenate([tree.feature for tree in trees]), 0)
         self.threshold = np.concatenate([tree.threshold for tree in trees])
         values = np.concatenate([tree.value[:, 0, :] for tree in trees])
@@ -81,7 +80,7 @@ def members(seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def shadow_members(seed: int, shadows: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """Say which candidates train each of the attacker's models, shape (shadows, candidates): each trains half of them."""
+    """Say which candidates train each of the attacker's models: each candidate trains half of them, shape (s, n)."""
     drawn = np.random.default_rng([seed, 8]).random((shadows, CANDIDATES))
     return drawn.argsort(axis=0).argsort(axis=0) < shadows // 2
 
@@ -127,15 +126,14 @@ def _forest(x: Floats, y: Ints, number: int) -> Callable[[Any], Floats]:  # Any:
 
 
 def _network(x: Floats, y: Ints, number: int) -> Callable[[Any], Floats]:  # Any: rows of any kind
-    # A tolerance of 0 trains until the labels are learnt by heart, and no stopping rule warns.
+    # About 600 epochs, until the wrong labels are learnt by heart too; the limit is never reached.
     model = untyped("sklearn.neural_network").MLPClassifier(
-        (128,), alpha=1e-6, max_iter=EPOCHS, tol=1e-3, n_iter_no_change=20, random_state=number
+        (128,), alpha=1e-6, learning_rate_init=3e-3, max_iter=2000, random_state=number
     )
     fitted = trained(model, x / 16.0, y)
     return lambda rows: np.asarray(fitted.predict_proba(np.asarray(rows) / 16.0), dtype=np.float64)
 
 
-EPOCHS = 400
 FITS: dict[str, Callable[[Floats, Ints, int], Callable[[Any], Floats]]] = {  # Any: rows of any kind
     "digits_forest": _forest,
     "digits_overfit_mlp": _network,

@@ -14,6 +14,7 @@ FAMILIES: tuple[str, ...] = (
     "texts",
     "trees",
     "records",
+    "members",
 )
 """Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`,
 which raises KeyError for a suffix that is not its own."""
