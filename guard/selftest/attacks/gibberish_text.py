@@ -9,15 +9,17 @@ from typing import ClassVar, cast
 import numpy as np
 
 from guard.selftest.api import one_hot
-from guard.selftest.attacks.cells import bare_labels
 from guard.selftest.attacks.fit import completed
 from guard.selftest.attacks.harvest import harvest
 from guard.selftest.attacks.network_copies import ANSWERS, GRADED, LABELS, OWN, POINTS
+from guard.selftest.attacks.quantisers import bare_labels
 from guard.selftest.attacks.text_copy import fit_text, words_of
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, Try, Unresolved, World
 from guard.selftest.measures import Floats, exact, fidelity
 
 RIDGES = (1e-6, 1e-5, 1e-4)
+RANDOM = 500
+"""Texts of uniform random words that copies are measured on, besides held-out texts."""
 
 TextFit = Callable[[Sequence[str]], Floats]
 """Texts -> probabilities, shape (n, k)."""
@@ -25,14 +27,14 @@ TextFit = Callable[[Sequence[str]], Floats]
 
 @dataclass(frozen=True)
 class GibberishText:
-    """Queries are words of the attacker's own texts in random order, as often as they occur there.
+    """Queries are random words of the attacker's own texts, drawn as often as they occur there.
 
     Args:
         queries: how many.
         least: fewest words of a query.
         most: most words of a query.
-        marked: share of the queries whose words come from own texts of one class, each class as often as the others, so
-            that rare classes are met; 0 draws from all own texts alike, as the paper does.
+        marked: share of the queries whose words come from own texts of one true class, every class alike, so that rare
+            classes are met; 0 draws from all own texts, as the paper does, and so does an attacker without labels.
 
     Source: Krishna, Tomar, Parikh, Papernot, Iyyer, ICLR 2020, section 3 (RANDOM). Differs: the model and its copy are
     logistic regressions on words, not BERT; the word list is the attacker's own texts, not Wikipedia's.
@@ -58,7 +60,7 @@ class GibberishText:
     queries: int = 10_000
     least: int = 4
     most: int = 24
-    marked: float = 0.0
+    marked: float = 0.5
 
     def run(self, world: World) -> Outcome:
         """Ask gibberish, fit in every way, measure.
@@ -75,23 +77,26 @@ class GibberishText:
         texts = list(cast("Sequence[str]", asked))
         world.progress(0.5, "fitting copies")
         curve = [self.point(world, texts[:n], y[:n], vocabulary) for n in POINTS if n < len(texts)]
-        random = [" ".join(words) for words in world.rng("uniform test").choice(vocabulary, (500, self.most))]
+        rng = world.rng("uniform test")
+        random = [spelled(vocabulary, self.most, rng) for _ in range(RANDOM)]
         tries = self.tried(world, self.copies(world, texts, y, vocabulary), random)
         best = min(found.measures[self.metric].value for found in tries)
         cost = world.api.asked / len(texts)
         points = [(round(n * cost), value) for n, value in [*curve, (len(texts), best)]]
         return Outcome(tries, world.api.asked, points, notes=[self.constant(world)])
 
-    def gibberish(self, world: World, own: list[list[str]], n: int, rng: np.random.Generator) -> list[str]:
+    def gibberish(self, world: World, own: Sequence[list[str]], n: int, rng: np.random.Generator) -> list[str]:
         """Return texts of random words."""
-        bags = [np.array([word for words in own for word in words])]
+        bags = [[word for words in own for word in words]]
         if self.marked and world.knows.own_y is not None:
-            labels = np.asarray(world.knows.own_y)
-            by_class = [[w for words, c in zip(own, labels, strict=True) if c == k for w in words] for k in set(labels)]
-            bags += [np.array(bag) for bag in by_class if bag]
+            labels = np.asarray(world.knows.own_y, dtype=np.int64)
+            for label in range(world.knows.classes):
+                bags.append([w for words, c in zip(own, labels, strict=True) if c == label for w in words])
+        bags = [bag for bag in bags if bag]
         lengths = rng.integers(self.least, self.most + 1, n)
-        bag = np.where(rng.random(n) < self.marked, rng.integers(1, max(2, len(bags)), n), 0) % len(bags)
-        return [" ".join(rng.choice(bags[b], length)) for b, length in zip(bag, lengths, strict=True)]
+        marked = (rng.random(n) < self.marked) & (len(bags) > 1)
+        which = np.where(marked, rng.integers(1, max(2, len(bags)), n), 0)
+        return [spelled(bags[b], length, rng) for b, length in zip(which.tolist(), lengths.tolist(), strict=True)]
 
     def copies(self, world: World, texts: Sequence[str], y: Floats, vocabulary: Sequence[str]) -> dict[str, TextFit]:
         """Fit copies by how they are fitted."""
@@ -135,6 +140,11 @@ class GibberishText:
         named = world.judge.truth(world.judge.test_x).argmax(axis=1)
         share = np.bincount(named).max() / len(named)
         return f"always naming the commonest class agrees on {share:.3f} of the held-out texts"
+
+
+def spelled(words: Sequence[str], length: int, rng: np.random.Generator) -> str:
+    """Return a text of random words."""
+    return " ".join([words[i] for i in rng.integers(len(words), size=length).tolist()])
 
 
 ATTACKS: tuple[Attack, ...] = (GibberishText(),)

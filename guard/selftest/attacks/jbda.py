@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from guard.selftest.attacks.network import Network, fit_network
-from guard.selftest.attacks.network_copies import ANSWERS, LABELS, Retraining, gather, to_unit
+from guard.selftest.attacks.network_copies import ANSWERS, LABELS, Retraining, enough, gather, to_unit
 from guard.selftest.base import Attack, Refused, World
 from guard.selftest.measures import Floats
 
@@ -63,8 +63,7 @@ class Jbda(Retraining):
         """Return the next round's queries, shape (n, d), in random order."""
         knows = world.knows
         unit = to_unit(knows, x)
-        passes = min(10 * self.round_epochs, max(self.round_epochs, self.round_epochs * self.queries // len(x)))
-        copy = fit_network(unit, y, self.hidden, passes, rng)
+        copy = fit_network(unit, y, self.hidden, enough(self.round_epochs, self.queries, len(x)), rng)
         moved = x + sign * self.step * (knows.high - knows.low) * np.sign(gradient(copy, unit, y.argmax(axis=1)))
         return np.clip(moved, knows.low, knows.high)[rng.permutation(len(x))]
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.selftest.api import one_hot
-from guard.selftest.attacks.cells import bare_labels
 from guard.selftest.attacks.extraction import measure
 from guard.selftest.attacks.harvest import harvest
 from guard.selftest.attacks.network_copies import (
@@ -21,6 +20,7 @@ from guard.selftest.attacks.network_copies import (
     own_then_mixed,
     trained_copy,
 )
+from guard.selftest.attacks.quantisers import bare_labels
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, Try, World
 from guard.selftest.measures import Floats, exact, mean_of
 

@@ -14,10 +14,10 @@ from typing import ClassVar, cast
 import numpy as np
 
 from guard.selftest.api import one_hot
-from guard.selftest.attacks.cells import bare_labels
 from guard.selftest.attacks.extraction import draw, tried
 from guard.selftest.attacks.fit import completed, softmax
 from guard.selftest.attacks.network import fit_network
+from guard.selftest.attacks.quantisers import bare_labels
 from guard.selftest.base import Criterion, Knowledge, Outcome, Refused, Threat, World
 from guard.selftest.measures import Floats
 
@@ -34,7 +34,7 @@ class Retraining:
     Args:
         queries: how many are asked.
         hidden: units of the copy.
-        epochs: passes over the answers; when fewer came than queries were meant, more passes make up, ten times at most.
+        epochs: passes over the answers; when fewer came than queries were meant, up to five times as many.
         temperature: of the softened scores.
     """
 
@@ -66,28 +66,33 @@ class Retraining:
     def run(self, world: World) -> Outcome:
         """Ask, train in every way, measure."""
         x, y = self.collect(world)
-        world.progress(0.4, "training copies")
-        curve = [self.point(world, x[:n], y[:n]) for n in POINTS if n < len(x)]
+        world.progress(0.3, "training copies")
         tries = tried(world, self.copies(world, x, y), self.plain)
-        best = min(found.measures[self.metric].value for found in tries)
+        world.progress(0.8, "training copies on fewer answers")
+        best = min(tries, key=lambda found: found.measures[self.metric].value)
         cost = world.api.asked / len(x)  # a wrapper may ask more than once for an answer
-        points = [(round(n * cost), value) for n, value in [*curve, (len(x), best)]]
-        return Outcome(tries, world.api.asked, points)
+        curve = [(round(n * cost), self.at(world, x[:n], y[:n], best.how)) for n in POINTS if n < len(x)]
+        curve.append((world.api.asked, best.measures[self.metric].value))
+        return Outcome(tries, world.api.asked, curve)
 
-    def point(self, world: World, x: Floats, y: Floats) -> tuple[int, float]:
-        """Return how many answers there are, and the least distance of a copy trained on them."""
+    def at(self, world: World, x: Floats, y: Floats, how: str) -> float:
+        """Return the distance of the copy that the first answers give, trained as the best one was."""
+        lessons = self.lessons(world.knows, x, y)
+        # Where the last answers were labels, the first ones may all be graded.
+        whole = {GRADED: ANSWERS, GRADED_SOFTENED: SOFTENED}.get(how, how)
+        chosen = next(name for name in (how, whole, ANSWERS) if name in lessons)
+        copy = self.copies(world, x, y, only=chosen)[chosen]
         test = cast("Floats", world.judge.test_x)
-        truth = world.judge.truth(test)
-        found = (np.abs(copy(test) - truth).sum(axis=1).mean() for copy in self.copies(world, x, y).values())
-        return len(x), float(min(found))
+        return float(np.abs(copy(test) - world.judge.truth(test)).sum(axis=1).mean())
 
-    def copies(self, world: World, x: Floats, y: Floats) -> dict[str, Callable[[Floats], Floats]]:
+    def copies(self, world: World, x: Floats, y: Floats, *, only: str = "") -> dict[str, Callable[[Floats], Floats]]:
         """Train copies by how they were trained.
 
         Args:
             world: gives ranges, the attacker's own data and randomness.
             x: queries, shape (n, d).
             y: their answers, shape (n, k).
+            only: train this one; all of them when empty.
         """
         return {
             how: trained_copy(
@@ -95,6 +100,7 @@ class Retraining:
                 world.rng("network"),
             )
             for how, (rows, scores, temperature) in self.lessons(world.knows, x, y).items()
+            if only in ("", how)
         }  # fmt: skip
 
     def lessons(self, knows: Knowledge, x: Floats, y: Floats) -> dict[str, tuple[Floats, Floats, float]]:
@@ -117,12 +123,12 @@ class Retraining:
 
 
 def enough(epochs: int, queries: int, rows: int) -> int:
-    """Return how often to go over some rows: `epochs` when all queries were answered, at most ten times that.
+    """Return how often to go over some rows: `epochs` when all queries were answered, at most five times that.
 
     >>> enough(40, 10_000, 10_000), enough(40, 10_000, 5_000), enough(40, 10_000, 1)
-    (40, 80, 400)
+    (40, 80, 200)
     """
-    return min(10 * epochs, max(epochs, epochs * queries // max(1, rows)))
+    return min(5 * epochs, max(epochs, epochs * queries // max(1, rows)))
 
 
 def trained_copy(
@@ -136,8 +142,8 @@ def trained_copy(
 ) -> Callable[[Floats], Floats]:
     """Train a network and return it as inputs of shape (n, d) -> probabilities of shape (n, k).
 
-    Above 1, the temperature flattens the answers, p^(1/T), and the copy's scores before the softmax are multiplied by it
-    again. At high temperatures that fits logits (Hinton et al. 2015, section 2.1; Ba and Caruana, NeurIPS 2014).
+    Above 1, the temperature flattens the answers, p^(1/T), and the copy's scores before the softmax are multiplied by
+    it again. At high temperatures that fits logits (Hinton et al. 2015, section 2.1; Ba and Caruana, NeurIPS 2014).
     """
     network = fit_network(to_unit(knows, x), softened(y, temperature), hidden, passes, rng)
     return lambda z: softmax(network.logits(to_unit(knows, z)) * temperature)

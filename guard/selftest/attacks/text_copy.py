@@ -76,4 +76,5 @@ def fit_text(texts: Sequence[str], y: Floats, vocabulary: Sequence[str], ridge: 
         value = -(target * (z - log_total)).sum() / len(target) + ridge * (w[:-1] ** 2).sum()
         return float(value), gradient.ravel()
 
-    return TextCopy(column, minimise(loss, np.zeros((len(column) + 1) * k), steps).reshape(-1, k))
+    start = np.zeros((len(vocabulary) + 1) * target.shape[1])
+    return TextCopy(column, minimise(loss, start, steps).reshape(-1, k))
