@@ -22,12 +22,14 @@ MODULES: tuple[str, ...] = (
     "trees",
     "lowd_meek",
     "active_labels",
+    "averaging",
     "prototype_inversion",
     "extract_then_invert",
     "membership_threshold",
     "membership_shadow",
     "membership_lira",
     "membership_label_only",
+    "covert_channel",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 

@@ -13,8 +13,10 @@ FAMILIES: tuple[str, ...] = (
     "classifiers",
     "texts",
     "trees",
+    "noisy",
     "records",
     "members",
+    "bits",
 )
 """Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`,
 which raises KeyError for a suffix that is not its own."""
