@@ -175,7 +175,9 @@ def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, 
     if declared.low is not None:
         made |= {"size": victim.size, "low": victim.low.tolist()}
     if declared.high is not None:
-        made |= {"size": victim.size, "high": victim.high.tolist()}
+        # A feature that never varies has no range; Guard wants one.
+        above = [high if high > low else low + 1.0 for low, high in zip(victim.low, victim.high, strict=True)]
+        made |= {"size": victim.size, "high": [float(high) for high in above]}
     if declared.step is not None:
         # As many steps over a feature's range as the policy's inputs have; 64 where it declares no range.
         steps = _steps(declared.low, declared.high, declared.step)

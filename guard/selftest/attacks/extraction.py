@@ -6,6 +6,7 @@ A copy is anything with `probabilities(x)`. It is measured on held-out data and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -65,6 +66,27 @@ def measure(world: World, copy: Callable[[Floats], Floats]) -> dict[str, Measure
     except Unresolved:  # a live target's limit of queries leaves no room to ask so many
         return found
     return found | fidelity(copy(uniform), truth, rng, "_uniform")
+
+
+def strongest(
+    world: World, copies: Mapping[str, Callable[[Floats], Floats]], plain: frozenset[str] | set[str]
+) -> dict[str, Callable[[Floats], Floats]]:
+    """Return the copies in `plain` and, of the others, those that are best by some metric: many fits, few tries."""
+    test = cast("Floats", world.judge.test_x)
+    truth = world.judge.truth(test)
+    uniform = draw(world.knows, "uniform", UNIFORM, world.rng("uniform test"))
+    sets = [(test, truth)]
+    with suppress(Unresolved):
+        sets.append((uniform, world.judge.truth(uniform)))
+    kept = {how for how in copies if how in plain}
+    others = [how for how in copies if how not in plain]
+    for x, true in sets:
+        found = {how: copies[how](x) for how in others}
+        if found:
+            far = {how: float(np.abs(p - true).sum()) for how, p in found.items()}
+            same = {how: int((p.argmax(axis=1) == true.argmax(axis=1)).sum()) for how, p in found.items()}
+            kept |= {min(far, key=far.__getitem__), max(same, key=same.__getitem__)}
+    return {how: copy for how, copy in copies.items() if how in kept}
 
 
 def tried(

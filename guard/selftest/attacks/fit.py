@@ -63,6 +63,8 @@ def least_squares(x: Floats, y: Floats) -> Linear:
 def cross_entropy(x: Floats, y: Floats, ridge: float, start: Linear | None = None, steps: int = 2000) -> Linear:
     """Fit by cross-entropy to scores, rounded, truncated or one-hot.
 
+    What a truncated row lacks to 1 is the probability of all the scores that read 0 together: nothing is made up.
+
     Args:
         x: inputs, shape (n, d).
         y: scores, shape (n, k).
@@ -70,25 +72,34 @@ def cross_entropy(x: Floats, y: Floats, ridge: float, start: Linear | None = Non
         start: where to start.
         steps: most iterations of L-BFGS.
     """
-    features, target = with_bias(x), completed(y)
+    features, target = with_bias(x), np.maximum(y, 0.0)
     k, d = y.shape[1], features.shape[1]
+    dropped = target == 0
+    rest = np.maximum(1.0 - target.sum(axis=1, keepdims=True), 0.0) * dropped.any(axis=1, keepdims=True)
+    total = target.sum(axis=1, keepdims=True) + rest
+    pooled = bool((rest > 1e-9).any())
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(k, d)
         z = features @ w.T
-        z = z - z.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(z).sum(axis=1, keepdims=True))
-        gradient = (np.exp(z - log_total) - target).T @ features / len(x) + 2 * ridge * w
-        value = -(target * (z - log_total)).sum() / len(x) + ridge * (w * w).sum()
-        return float(value), gradient.ravel()
+        z -= z.max(axis=1, keepdims=True)
+        logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        q = np.exp(logs)
+        value, outer = -(target * logs).sum(), q * total - target
+        if pooled:
+            pool = np.maximum((q * dropped).sum(axis=1, keepdims=True), 1e-12)
+            value -= (rest * np.log(pool)).sum()
+            outer -= rest * q * dropped / pool
+        return float(value / len(x) + ridge * (w * w).sum()), (outer.T @ features / len(x) + 2 * ridge * w).ravel()
 
     first = np.zeros(k * d) if start is None else start.weights.ravel()
     return Linear(minimise(loss, first, steps).reshape(k, d))
 
 
-def minimise(loss: object, start: Floats, steps: int) -> Floats:
-    """Minimise a function that returns (value, gradient) by L-BFGS-B."""
+def minimise(loss: object, start: Floats, steps: int, tolerance: float = 2.2e-9) -> Floats:
+    """Minimise a function that returns (value, gradient) by L-BFGS-B, until a step gains less than `tolerance`."""
     found = untyped("scipy.optimize").minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxfun": 2 * steps}
-    )
+        loss, start, jac=True, method="L-BFGS-B",
+        options={"maxiter": steps, "maxfun": 2 * steps, "ftol": tolerance, "gtol": min(1e-5, tolerance * 1e3)},
+    )  # fmt: skip
     return np.asarray(found.x, dtype=np.float64)

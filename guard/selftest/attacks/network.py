@@ -5,15 +5,21 @@ Plain numpy in single precision: 24,000 rows of 64 features pass 30 times in a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.selftest.attacks.fit import completed, softmax
+from guard.selftest.attacks.fit import softmax
+from guard.selftest.attacks.quantisers import Cells, outside
 from guard.selftest.measures import Floats
 
 Single = NDArray[np.float32]
+Rows = NDArray[np.intp]
+Error = Callable[[Rows, Single], Single]
+"""Row numbers and their probabilities -> gradient of each row's loss in the scores before the softmax."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,13 @@ def fit_network(
     batch: int = 128,
     decay: float = 0.0,
     start: Network | None = None,
+    cells: Cells | None = None,
 ) -> Network:
-    """Fit by cross-entropy to scores, rounded, truncated or one-hot.
+    """Fit by cross-entropy to scores, rounded, truncated or one-hot; or, with `cells`, until scores lie in them.
 
     Args:
         x: inputs of order one, shape (n, d).
-        y: scores, shape (n, k); what is missing to 1 is spread over those that read 0.
+        y: scores, shape (n, k); what is missing to 1 belongs to those that read 0 together.
         hidden: units.
         epochs: passes over the data.
         rng: draws the first weights and the order.
@@ -62,11 +69,12 @@ def fit_network(
         batch: rows a step.
         decay: weight decay of each step, as a share of the step size.
         start: network to go on from.
+        cells: bounds of the true scores behind `y`.
 
     Source: Adam (Kingma and Ba, ICLR 2015) with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
     """
-    features, target = with_ones(x.astype(np.float32)), completed(y).astype(np.float32)
-    n, d, k = len(features), features.shape[1], target.shape[1]
+    features, error = with_ones(x.astype(np.float32)), _likelihood(y) if cells is None else _inside(cells)
+    n, d, k = len(features), features.shape[1], y.shape[1]
     flat = np.empty(d * hidden + (hidden + 1) * k, dtype=np.float32)
     first, second = flat[: d * hidden].reshape(d, hidden), flat[d * hidden :].reshape(hidden + 1, k)
     if start is None:
@@ -82,7 +90,7 @@ def fit_network(
         order = rng.permutation(n)
         for at in range(0, n, batch):
             rows = order[at : at + batch]
-            _backward(features[rows], target[rows], first, second, gradient)
+            _backward(features[rows], partial(error, rows), first, second, gradient)
             step += 1
             size = rate * 0.5 * (1 + np.cos(np.pi * step / total))
             mean += np.float32(0.1) * (gradient - mean)
@@ -94,16 +102,50 @@ def fit_network(
     return Network(first.copy(), second.copy())
 
 
-def _backward(x: Single, y: Single, first: Single, second: Single, out: Single) -> None:
-    """Write the gradient of the mean cross-entropy of some rows to `out`, laid out as the weights are."""
+def _likelihood(y: Floats) -> Error:
+    """Return the gradient of the cross-entropy, whose pooled form `fit.cross_entropy` explains."""
+    target = np.maximum(y, 0.0).astype(np.float32)
+    dropped = target == 0
+    rest = np.maximum(1 - target.sum(axis=1, keepdims=True), 0) * dropped.any(axis=1, keepdims=True)
+    if not (rest > 1e-6).any():
+        return lambda rows, q: q - target[rows]
+    total = target.sum(axis=1, keepdims=True) + rest
+
+    def error(rows: Rows, q: Single) -> Single:
+        pooled = q * dropped[rows]
+        pool = np.maximum(pooled.sum(axis=1, keepdims=True), np.float32(1e-9))
+        return q * total[rows] - target[rows] - rest[rows] * pooled / pool
+
+    return error
+
+
+def _inside(cells: Cells) -> Error:
+    """Return the gradient of the squared distance from cells, a tenth of their usual width being of order one."""
+
+    def error(rows: Rows, q: Single) -> Single:
+        outer = outside(q.astype(np.float64), cells.part(rows))[1].astype(np.float32) * np.float32(10)
+        return q * (outer - (outer * q).sum(axis=1, keepdims=True))
+
+    return error
+
+
+def _backward(x: Single, error: Callable[[Single], Single], first: Single, second: Single, out: Single) -> None:
+    """Write the gradient of the mean loss of some rows to `out`, laid out as the weights are.
+
+    Args:
+        x: inputs with a column of ones.
+        error: probabilities -> gradient of each row's loss in the scores before the softmax.
+        first: weights.
+        second: weights.
+        out: where to write.
+    """
     h, k = first.shape[1], second.shape[1]
     hidden = np.maximum(x @ first, 0)
     z = hidden @ second[:-1] + second[-1]
     z -= z.max(axis=1, keepdims=True)
     np.exp(z, out=z)
     z /= z.sum(axis=1, keepdims=True)
-    z -= y
-    z *= np.float32(1 / len(x))
+    z = error(z) * np.float32(1 / len(x))
     back = z @ second[:-1].T
     back *= hidden > 0
     np.matmul(x.T, back, out=out[: first.size].reshape(-1, h))
