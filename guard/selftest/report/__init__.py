@@ -6,12 +6,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from guard.policy.suggest import did_you_mean
 from guard.selftest.report import html, json_report, junit, markdown
-from guard.selftest.report.words import without_password
+from guard.selftest.report.words import public
 from guard.selftest.results import Report
 
 FORMATS: dict[str, Callable[[Report], str]] = {
@@ -58,11 +57,6 @@ def write(report: Report, targets: Sequence[tuple[str, str | Path]]) -> None:
         _write(Path(path), FORMATS[name](shown))
 
 
-def public(report: Report) -> Report:
-    """Return a report as it may be shown: no credentials in the target's URL."""
-    return replace(report, target=without_password(report.target))
-
-
 def _known(name: str) -> None:
     if name not in FORMATS:
         raise ValueError(f"there is no report format {name!r}; {did_you_mean(name, FORMATS)}")
@@ -71,10 +65,10 @@ def _known(name: str) -> None:
 def _write(path: Path, text: str) -> None:
     # Lone surrogates, which no UTF-8 holds, become the escapes that JSON reads.
     data = text.encode("utf-8", "backslashreplace")
-    path = path.resolve()  # a link stays a link
     if path.exists() and not path.is_file():
         path.write_bytes(data)  # a pipe or /dev/stdout
         return
+    path = path.resolve()  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, half = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from guard.selftest.report import plots, words
-from guard.selftest.report.markup import chip, sentence_list, table, verdict_cell
+from guard.selftest.report.markup import chip, sentence_list, stacked, table, verdict_cell
 from guard.selftest.report.words import WAYS, plain
 from guard.selftest.results import Figure, Row
 
@@ -63,7 +63,8 @@ def _through(row: Row) -> str:
         return "n/a"
     return (
         f"published attack {words.measured(row.defended)}; strongest {words.measured(row.adaptive)} "
-        f"({_text(words.who(row.adaptive))}); {row.queries:,} rows asked in {words.duration(row.seconds)}"
+        f"({_text(words.who(row.adaptive))}). The published attack asked {row.queries:,} rows; all runs together took "
+        f"{words.duration(row.seconds)}"
     )
 
 
@@ -91,16 +92,9 @@ def _figures(row: Row) -> str:
     if not shown:
         return "<p>No attacker was measured.</p>"
     metrics = list(dict.fromkeys([row.metric, *(m for _, figure in shown for m in figure.measures)]))
-    rows = [(_text(who), *(_measure(figure, metric) for metric in metrics), _rows(figure)) for who, figure in shown]
+    rows = [
+        (_text(who), *(stacked(words.metric_of(figure, m)) for m in metrics), f"{figure.queries:,}")
+        for who, figure in shown
+    ]
     columns: Sequence[str] = ("attacker", *map(plain, metrics), "rows")
     return table(f"All attackers of {plain(row.name)}, strongest first, with 95% intervals", columns, rows)
-
-
-def _measure(figure: Figure, metric: str) -> str:
-    found = words.metric_of(figure, metric)
-    value, space, interval = words.measured(found).partition(" ")
-    return f'{value}<span class="sub">{interval}</span>' if space else value
-
-
-def _rows(figure: Figure) -> str:
-    return f"{figure.queries:,}"

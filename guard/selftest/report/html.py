@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from guard.selftest.report import plots, words
 from guard.selftest.report.attack_section import attack_section
-from guard.selftest.report.markup import chip, sentence_list, table, verdict_cell
+from guard.selftest.report.markup import chip, nowrap, sentence_list, stacked, table, verdict_cell
 from guard.selftest.report.verdict import SAID, Threatened, sentences, status, threats
 from guard.selftest.report.words import THREATS, plain
 from guard.selftest.results import Report
@@ -121,8 +121,8 @@ def _threat(threatened: Threatened) -> Sequence[str]:
         f"{_text(name[:1].upper() + name[1:])}",
         chip(f"effect-{threatened.effect}", f"{verb} {rest}"),
         f'<a href="#attack-{_text(row.name)}">{_text(row.name)}</a> on {_text(row.victim)}',
-        f"{words.measured(row.undefended)} {_text(row.metric)}",
-        words.measured(row.adaptive),
+        stacked(row.undefended, row.metric),
+        stacked(row.adaptive, words.who(row.adaptive) if row.adaptive else ""),
     )
 
 
@@ -133,8 +133,8 @@ def _gates(report: Report) -> str:
         (
             _subject(gate.subject, report),
             f'{_text(gate.metric)}<span class="sub">{_text(words.meaning(gate.metric))}</span>',
-            words.must_be(gate),
-            words.gate_figure(gate, report.attacks),
+            nowrap(words.must_be(gate)),
+            nowrap(words.gate_figure(gate, report.attacks)),
             verdict_cell(words.gate_word(gate), gate.reason),
         )
         for gate in report.gates
@@ -153,36 +153,31 @@ def _attacks(report: Report) -> str:
         return "<p>No attack ran.</p>"
     rows = [
         (
-            f'<a href="#attack-{_text(row.name)}">{_text(row.name)}</a><span class="sub">on {_text(row.victim)}</span>',
+            f'<a href="#attack-{_text(row.name)}">{_text(row.name)}</a>'
+            f'<span class="sub">on {_text(row.victim)}, {row.queries:,} rows</span>',
+            verdict_cell(row.verdict)
+            + "".join(f'<span class="sub">{escape(step)}</span>' for step in words.steps(row)),
             f'{_text(row.metric)}<span class="sub">{words.safer(row.metric)}</span>',
-            _figure(words.measured(row.undefended)),
-            _figure(words.measured(row.defended)),
-            _figure(words.measured(row.adaptive))
-            + (f'<span class="sub">{_text(words.who(row.adaptive))}</span>' if row.adaptive else ""),
-            _figure(words.measured(row.floors.get("label_only"))),
-            _figure(words.measured(row.floors.get("zero_query"))),
-            f"{row.queries:,}",
-            "<br>".join(map(escape, words.steps(row))) or "none",
-            verdict_cell(row.verdict),
+            stacked(row.undefended),
+            stacked(row.defended),
+            stacked(row.adaptive, words.who(row.adaptive) if row.adaptive else ""),
+            stacked(row.floors.get("label_only")),
+            stacked(row.floors.get("zero_query")),
         )
         for row in report.attacks
     ]
-    columns = ("attack", "metric", "without Guard", "published attack", "strongest attacker", "labels alone",
-               "never asks", "rows", "steps observed", "verdict")  # fmt: skip
+    columns = ("attack", "verdict, steps observed", "metric", "without Guard", "published", "strongest", "labels alone",
+               "never asks")  # fmt: skip
     summary = table("What attackers got, with 95% intervals", columns, rows)
     chart = plots.remaining(report, "remaining")
     if chart:
         caption = (
             "How much of what each attack gains without Guard its strongest attacker still gains, with 95% intervals. "
-            "Both ends of the scale are taken as measured; attacks without a known zero are left out."
+            "Both ends of the scale are taken as measured. What lies outside the scale stands at its edge; attacks "
+            "without a known zero are left out."
         )
         summary += f'<figure class="wide">{chart}<figcaption>{caption}</figcaption></figure>'
     return summary + "".join(attack_section(row, f"a{number}") for number, row in enumerate(report.attacks))
-
-
-def _figure(measured: str) -> str:
-    value, space, interval = measured.partition(" ")
-    return f'{value}<span class="sub">{interval}</span>' if space else value
 
 
 def _utility(report: Report) -> str:

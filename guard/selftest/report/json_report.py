@@ -18,7 +18,9 @@ class Unreadable(ValueError):
 
 def render(report: Report) -> str:
     """Return the report as JSON; NaN and infinite numbers are null."""
-    return json.dumps(clean(as_data(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = as_data(report)
+    first = {name: data.pop(name) for name in ("schema_version", "passed", "partial")}  # what a reader must see at once
+    return json.dumps(clean(first | data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def clean(value: object) -> object:

@@ -10,7 +10,8 @@ from guard.selftest.report.verdict import sentences, status
 from guard.selftest.report.words import MARKS, plain
 from guard.selftest.results import Figure, Report, Row
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&$-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]!|~<>&$#]|^[-+=]|^\d+(?=[.)]))")
+_LINKED = re.compile(r"(?<=@)|(?<=:)(?=//)|(?<=\bwww)(?=\.)", re.IGNORECASE)
 EMPTY = "n/a"
 
 
@@ -20,7 +21,9 @@ def escape(text: object) -> str:
     >>> escape("a|b <i> @team")
     'a\\|b \\<i\\> @<!-- -->team'
     """
-    return _SPECIAL.sub(r"\\\1", plain(text)).replace("@", "@<!-- -->").replace("://", ":<!-- -->//")
+    # A comment in the middle ends what would otherwise link by itself; a digit cannot be escaped, its full stop is.
+    shown = _SPECIAL.sub(lambda m: m[1] + "\\" if m[1].isdigit() else "\\" + m[1], plain(text))
+    return _LINKED.sub("<!-- -->", shown)
 
 
 def render(report: Report) -> str:
@@ -28,7 +31,7 @@ def render(report: Report) -> str:
     parts: list[str] = [f"## Guard attack self-test: {status(report)}"]
     if report.partial:
         parts.append("> **PARTIAL**: the self-test was interrupted; what did not run is missing or unresolved.")
-    parts += ["\n".join(f"- {_sentence(sentence)}" for sentence in sentences(report))]
+    parts.append("\n".join(f"- {escape(sentence)}" for sentence in sentences(report)))
     if report.gates:
         parts.append("### Gates\n\n" + _gates(report))
     if report.attacks:
@@ -41,10 +44,6 @@ def render(report: Report) -> str:
             parts.append(f"### {title}\n\n" + "\n".join(f"- {escape(line)}" for line in lines))
     parts.append(_about(report))
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _sentence(text: str) -> str:
-    return escape(text)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from guard.selftest.report.words import MARKS, plain
+from guard.selftest.report.words import MARKS, measured, plain
+from guard.selftest.results import Figure
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -39,6 +40,17 @@ def verdict_cell(word: str, reason: str = "") -> str:
     """Return a verdict with its sign, and why where that is known."""
     shown = chip(f"v-{word.replace(' ', '-')}", f"{MARKS.get(word, '')} {word}".strip())
     return f'{shown}<span class="sub">{escape(plain(reason))}</span>' if reason else shown
+
+
+def stacked(figure: Figure | None, below: str = "") -> str:
+    """Return a figure with its interval under it, and a word under that."""
+    value, _, interval = measured(figure).partition(" ")
+    return value + "".join(f'<span class="sub">{escape(plain(line))}</span>' for line in (interval, below) if line)
+
+
+def nowrap(text: str) -> str:
+    """Return text that stays on one line."""
+    return f'<span class="nowrap">{escape(plain(text))}</span>'
 
 
 def sentence_list(sentences: Iterable[str]) -> str:

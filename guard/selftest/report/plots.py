@@ -22,6 +22,12 @@ SHAPES: Mapping[str, Shape] = {
 """By whose figure it is: colour is never the only sign."""
 WIDTH, HEIGHT = 460, 280
 LEAST_RATE = 1e-3
+_RECOVERED = {
+    "undefended": "without Guard",
+    "defended": "through Guard",
+    "adaptive": "strongest",
+    "label_only": "labels alone",
+}
 Points = Sequence[tuple[float, float]]
 
 
@@ -190,7 +196,7 @@ def prototypes(row: Row, name: str) -> str:
     """Return recovered images beneath the true class means, a column for each class."""
     rows: list[tuple[str, list[list[float]]]] = []
     shape = (0, 0)
-    for label in ("undefended", "defended", "adaptive", "label_only"):
+    for label, said in _RECOVERED.items():
         held = row.artefacts.get(label, {}).get("prototypes")
         if not isinstance(held, Mapping):
             continue
@@ -201,7 +207,7 @@ def prototypes(row: Row, name: str) -> str:
             shape = (int(size[0]), int(size[1]))
             rows.append(("class mean", truth))
         if recovered:
-            rows.append(({"undefended": "without Guard"}.get(label, f"{label.replace('_', ' ')}"), recovered))
+            rows.append((said, recovered))
     if len(rows) < 2:
         return ""
     columns = max(len(images) for _, images in rows)

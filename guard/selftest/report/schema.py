@@ -2,11 +2,15 @@
 
 Numbers that may have come out as NaN or infinite read null in JSON. Members may be added under the same
 `schema_version`: whoever reads a report passes over those that they do not know.
+
+    python -m guard.selftest.report.schema > docs/selftest.schema.json
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -82,3 +86,7 @@ def described(kind: type) -> dict[str, str]:
     _, _, args = (getdoc(kind) or "").partition("Args:\n")
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", args, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -71,8 +71,9 @@ def drawing(name: str, width: int, height: int, title: str, description: str, co
         content: markup.
     """
     told = tag("title", escape(plain(title)), id=f"{name}-t") + tag("desc", escape(plain(description)), id=f"{name}-d")
+    shape = "chart square" if width == height else "chart"
     return tag(
-        "svg", told + content, viewBox=f"0 0 {width} {height}", role="img", class_="chart",
+        "svg", told + content, viewBox=f"0 0 {width} {height}", role="img", class_=shape,
         aria_labelledby=f"{name}-t {name}-d",
     )  # fmt: skip
 
@@ -113,7 +114,10 @@ class Axis:
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             powers = [10.0**i for i in range(first, last + 1)]
-            return powers if len(powers) > 1 else [self.low, self.high]
+            if len(powers) > 2:
+                return powers
+            fine = [m * 10.0**i for i in range(first - 1, last + 1) for m in (1, 2, 5)]
+            return [value for value in fine if self.low <= value * (1 + 1e-9) and value <= self.high * (1 + 1e-9)]
         span = self.high - self.low
         step = next(s for e in range(-9, 12) for s in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if span / s <= 6)
         first = math.ceil(self.low / step - 1e-9)

@@ -52,7 +52,7 @@ def print_report(report: Report, console: Console) -> None:
         console: where; its width chooses the layout, and one without colour gets none.
     """
     narrow = console.width < WIDE
-    for part in _parts(report, narrow):
+    for part in _parts(words.public(report), narrow):
         console.print(_encodable(part, console), highlight=False, emoji=False)
 
 

@@ -6,10 +6,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 from guard.selftest.measures import METRICS
-from guard.selftest.results import Figure, GateResult, Row
+from guard.selftest.results import Figure, GateResult, Report, Row
 
 MARKS: dict[str, str] = {"held": "✓", "not held": "✗", "unresolved": "?", "not gated": "·"}
 """Verdicts of rows and gates with their sign: no report tells them by colour alone."""
@@ -70,6 +71,11 @@ def without_password(target: str) -> str:
     except ValueError:
         return re.sub(r"//[^/]*@", "//", target)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else target
+
+
+def public(report: Report) -> Report:
+    """Return a report as it may be shown: no credentials in the target's URL."""
+    return replace(report, target=without_password(report.target))
 
 
 def number(value: float | None, metric: str = "") -> str:
@@ -160,9 +166,9 @@ def who(figure: Figure) -> str:
 
 
 def steps(row: Row) -> list[str]:
-    """Return the steps that came, in order, each with the query at which it came."""
+    """Return the steps that came, in order, each with the row at which it came."""
     came = sorted((row.detected_at or {}).items(), key=lambda step: step[1])
-    return [f"{STEPS.get(name, plain(name).replace('_', ' '))} from query {at:,}" for name, at in came]
+    return [f"{STEPS.get(name, plain(name).replace('_', ' '))} from row {at:,}" for name, at in came]
 
 
 def listed(names: Sequence[str]) -> str:
