@@ -92,11 +92,13 @@ def _table(title: str, columns: Iterable[tuple[str, bool]], *, narrow: bool = Fa
     return table
 
 
-def _attacks(rows: Iterable[Row], narrow: bool) -> Table:
+def _attacks(rows: Sequence[Row], narrow: bool) -> Table:
     floors = [("floors", False)] if narrow else [("labels", False), ("never", False)]
     names = [("attack", False), ("without", False), ("published", False), ("strongest", False), *floors]
     title = "\nWhat attackers got, with 95% intervals"
     table = _table(title, [*names, ("verdict", False)], narrow=narrow, caption=LEGEND)
+    table.columns[0].min_width = min(NAME_WIDTH[narrow], max(len(row.name) for row in rows))
+    table.columns[3].max_width = 14 if narrow else 15
     for row in rows:
         label, zero = row.floors.get("label_only"), row.floors.get("zero_query")
         table.add_row(

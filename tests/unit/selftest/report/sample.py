@@ -118,7 +118,7 @@ def lira() -> Row:
 
 
 def inversion() -> Row:
-    strongest = figure("correlation", 0.41, 0.1, "averaging", 20480)
+    strongest = figure("correlation", 0.41, 0.1, "split_accounts + cross-entropy 0.001", 20480)
     return row(
         "prototype_inversion", "model inversion", "correlation", title="climb a class's score to its mean image",
         atlas="AML.T0024.001", source="Fredrikson et al., CCS 2015", queries=20480,
