@@ -31,6 +31,8 @@ METRICS: dict[str, tuple[bool, str]] = {
     "passed": (False, "share of blocked inputs that pass within the stated effort"),
     "bits": (False, "share of stored bits read back"),
     "residual_l1": (True, "mean L1 that averaging leaves of the noise; what a single answer had is beside it"),
+    "residual_repeats": (True, "the same, by repeats and by jitters far below any step alone"),
+    "residual_ratio": (True, "share of the noise's L1 that averaging leaves"),
     "partial_answers": (False, "queries with features left out that were answered"),
     "graded_answers": (False, "distinct queries that one account was answered with more than a label"),
 }

@@ -12,6 +12,7 @@ from guard.selftest.base import Attack
 
 MODULES: tuple[str, ...] = (
     "equation_solving",
+    "equation_solving_mlp",
     "retrain",
     "knockoff",
     "jbda",
@@ -30,6 +31,10 @@ MODULES: tuple[str, ...] = (
     "membership_lira",
     "membership_label_only",
     "covert_channel",
+    "hopskipjump",
+    "surfree",
+    "square",
+    "nes",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 
