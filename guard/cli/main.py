@@ -19,7 +19,7 @@ from guard.cli.common import Exit, fail
 from guard.errors import GuardError, PolicyError, StateError, UpstreamError
 from guard.policy.suggest import closest
 
-COMMANDS: tuple[str, ...] = ("serve", "demo", "check", "explain", "schema", "selftest", "doctor")
+COMMANDS: tuple[str, ...] = ("serve", "demo", "check", "explain", "schema", "selftest", "tune", "doctor")
 
 _HELP = """usage: guard COMMAND [options]
 

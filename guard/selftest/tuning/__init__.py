@@ -1,0 +1,1 @@
+"""Searches a policy's parameters for the least that honest users must pay."""
