@@ -116,6 +116,7 @@ class HttpApi:
         limit: int | None = None,
         tally: Tally | None = None,
     ) -> None:
+        self._connection: http.client.HTTPConnection | None = None
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._new = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -124,7 +125,6 @@ class HttpApi:
         self._dialect, self._classes = dialect, classes
         self._headers = {**dialect.headers, **(headers or {})}
         self._account, self._batch, self._limit = account, batch, limit
-        self._connection: http.client.HTTPConnection | None = None
         self._seen: set[bytes] = set()
         self._asked = 0
         self._sent = 0
@@ -159,6 +159,10 @@ class HttpApi:
         if refused is not None:
             raise type(refused)(refused.status, refused.message, self._scores(members))
         return members
+
+    def __del__(self) -> None:
+        """Close the connection: a world hands out as many accounts as an attacker wants, and nobody keeps a list."""
+        self.close()
 
     def close(self) -> None:
         """Close the connection."""

@@ -159,7 +159,7 @@ def _probabilities(made: Floats, scale: Scale) -> Floats:
     """Turn logits or log-probabilities into probabilities; what is one-hot already stays."""
     finite = np.nan_to_num(made, nan=-60.0, posinf=60.0, neginf=-60.0)
     turned = softmax(finite) if scale == "softmax" else np.exp(np.minimum(finite, 0.0))
-    bare = is_label(made) & (made >= 0).all(axis=1)
+    bare = is_label(made) & (made.max(axis=1) == 1.0)
     return np.where(bare[:, None], made, turned)
 
 
@@ -286,10 +286,13 @@ def _bare(raw: Raw, base: Layout, labels: Sequence[object]) -> Layout | None:
         if not texts and (made is None or not _whole(made)):
             continue
         seen = {str(cell if texts else int(cast("float", cell))) for cell in cells}
-        seen |= {str(label) for label in labels if label is not None}
+        told = {str(label) for label in labels if texts or _is_number(str(label))}
+        if texts and told and seen.isdisjoint(told):
+            continue  # a text, and none of the sample's labels
+        seen |= told
         names = base.labels if seen <= set(base.labels) else _sorted(tuple(seen))
         if len(names) < 2:
-            return None
+            continue
         if not texts and all(_is_number(n) for n in names):
             numbers = tuple(map(int, names))
             whole = tuple(range(max(numbers) + 1))

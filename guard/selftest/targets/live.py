@@ -53,7 +53,8 @@ class LiveGuard:
     """
 
     def __init__(self, url: str, spec: TargetSpec, run: str, warnings: Sequence[str] = ()) -> None:
-        self.url, self.spec, self.run = url, spec, run
+        self.url, self.run = url, run
+        self.spec: TargetSpec = spec
         self.warnings = tuple(warnings)
         self._left = spec.limit or 0
         self._share = max(1, self._left // SHARES)

@@ -36,7 +36,8 @@ class OwnModel:
     """
 
     def __init__(self, policy: Policy, route: Route, api: str, spec: TargetSpec, warnings: Sequence[str] = ()) -> None:
-        self.policy, self.route, self.api, self.spec = policy, route, api, spec
+        self.policy, self.route, self.api = policy, route, api
+        self.spec: TargetSpec = spec
         self.warnings = tuple(warnings)
         if "shadow" in (policy.mode, route.mode):
             self.warnings += ("the policy is in shadow: Guard changes nothing, so defended is undefended",)
