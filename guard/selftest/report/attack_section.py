@@ -33,7 +33,7 @@ def _parts(row: Row, name: str) -> Iterable[str]:
         yield f'<p class="banner"><strong>Unresolved.</strong> {_text(row.reason) or "No reason was given."}</p>'
     yield _facts(row)
     if row.verdict == "not held" and row.helps:
-        yield f'<p class="helps"><strong>What would help:</strong> {_text(row.helps)}.</p>'
+        yield f'<p class="helps"><strong>What would help:</strong> {_text(row.helps.rstrip("."))}.</p>'
     yield from _charts(row, name)
     yield _figures(row)
     if row.notes:

@@ -56,6 +56,7 @@ def queries(row: Row, name: str) -> str:
     lines = {
         label: points
         for label in SHAPES
+        if label != "zero_query"  # who never asks has no curve, but a floor across the whole chart
         if (points := [(q, v) for q, v in row.curves.get(label, ()) if math.isfinite(v) and q >= 0])
     }
     if not lines:

@@ -89,7 +89,7 @@ def softmax() -> Row:
                 "label_only": figure("surrogate_l1", 0.584, 0.05, agreement=0.749)},
         detected_at={"label_only": 193, "deny": 3001}, gates=(held,), held=True, verdict="held",
         curves={"undefended": curve(0.0, 1.2), "defended": curve(0.31, 1.3), "adaptive": curve(0.115, 1.1),
-                "label_only": curve(0.58, 1.4)},
+                "label_only": curve(0.58, 1.4), "zero_query": curve(0.17, 0.17)},
         notes=("the copy was fitted in four ways; the best counts",),
     )  # fmt: skip
 

@@ -120,6 +120,12 @@ def test_an_attack_shows_published_beside_ours_attackers_and_help() -> None:
         assert said in article, said
 
 
+def test_a_legend_names_each_sign_once() -> None:
+    for legend in re.findall(r'<ul class="legend">(.*?)</ul>', render(sample.report()), re.DOTALL):
+        items = re.findall(r"</svg>([^<]+)</li>", legend)
+        assert len(items) == len(set(items)) > 1
+
+
 def test_artefacts_that_are_not_what_they_should_be_draw_nothing() -> None:
     bad = {"roc": [["a", 1], 3, [0.1, float("nan")]], "prototypes": {"shape": [8], "truth": "x", "recovered": [[1]]}}
     row = sample.row("odd", "evasion", "auc", artefacts={"undefended": bad, "defended": {"prototypes": 3}},
