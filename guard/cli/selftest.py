@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("a Guard that runs already")
     live.add_argument("--live", metavar="URL", help="of its data listener; give --upstream too for a control")
     live.add_argument("--limit", type=int, default=2000, help="most rows it is ever asked (default: %(default)s)")
-    add_option(live, "--key", help="a client's key")
+    add_option(parser, "--key", help="a client's key, for --live")
     live.add_argument("--key-header", default="x-api-key", help="header that carries it (default: %(default)s)")
 
 
@@ -103,17 +103,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from guard.selftest.attacks.registry import attacks
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("attack", "threat", "ATLAS", "lab model", "source"):
-        table.add_column(heading, no_wrap=heading == "attack")
     for attack in attacks().values():
-        table.add_row(attack.name, attack.threat, attack.atlas, attack.victim, attack.source)
-    Console().print(table)
+        print(f"{attack.name}\n    {attack.title}: {attack.threat} ({attack.atlas}), lab model {attack.victim}")
+        print(f"    {attack.source}")
     return Exit.OK
 
 
@@ -152,8 +146,15 @@ def ready_target(args: argparse.Namespace) -> Callable[[Policy, Route], Target]:
 
     def made(policy: Policy, route: Route) -> Target:
         if getattr(args, "live", None):
-            more = {"limit": args.limit, "key": args.key or "", "key_header": args.key_header}
-            return open_live(args.live, upstream=args.upstream or "", route=route, **own, **more)
+            return open_live(
+                args.live,
+                upstream=args.upstream or "",
+                route=route,
+                limit=args.limit,
+                key=args.key or "",
+                key_header=args.key_header,
+                **own,
+            )
         if args.upstream:
             return open_own(policy, route, upstream=args.upstream, **own)
         return Lab(policy, route)
