@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 
 from guard.selftest.attacks.candidates import Bools, ask_each, candidates, grouped, tried
 from guard.selftest.attacks.fit import completed
 from guard.selftest.attacks.membership_label_only import jittered
-from guard.selftest.attacks.membership_shadow import Shadows, kinds, shadow_models
+from guard.selftest.attacks.membership_shadow import Shadows, kinds, log_odds, shadow_models
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, World
-from guard.selftest.lab.data import untyped
 from guard.selftest.measures import Floats, Ints
 
 ONLINE, OFFLINE = "both Gaussians", "the Gaussian of models that never saw it"
@@ -191,26 +190,6 @@ def logits(scores: Floats, y: Ints, clip: float) -> Floats:
     flat = completed(scores.reshape(-1, scores.shape[-1])).reshape(scores.shape)
     p = np.clip(flat[..., np.arange(len(y)), y], clip, 1 - clip)
     return np.log(p / (1 - p))
-
-
-def log_odds(x: Floats, inside: Bools, asked: Floats) -> Floats:
-    """Return log-odds of membership, shape (m,), of a logistic regression with squares.
-
-    Args:
-        x: what is known of the shadows' records, shape (n, f).
-        inside: whether each was a member, shape (n,).
-        asked: the same of the target's, shape (m, f).
-    """
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
-    if inside.min() == inside.max():
-        return np.zeros(len(asked))
-
-    def squared(rows: Floats) -> Floats:
-        z = (rows - mean) / spread
-        return np.concatenate((z, z**2), axis=1)
-
-    model: Any = untyped("sklearn.linear_model").LogisticRegression(max_iter=5000)
-    return np.asarray(model.fit(squared(x), inside).decision_function(squared(asked)), dtype=np.float64)
 
 
 def _features(scores: Sequence[Floats], phis: Sequence[Floats], y: Ints, fitted: Sequence[Gaussians]) -> Floats:

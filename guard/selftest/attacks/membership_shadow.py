@@ -24,7 +24,7 @@ class MembershipShadow:
 
     Source: Shokri, Stronati, Song, Shmatikov, S&P 2017, section V. Differs: shadows are trained on halves of the
     candidates rather than on other data, answer through the same defence as the target, and the attack models are
-    boosted trees on the scores, the label's score and the sorted scores.
+    logistic regressions, with squares, on the scores, the label's logit and rank, and the sorted scores.
     """
 
     name: ClassVar[str] = "membership_shadow"
@@ -110,19 +110,36 @@ def learnt(target: Floats, answers: Floats, inside: Bools, y: Ints) -> Floats:
     for c in np.unique(y):
         rows = y == c
         x = np.concatenate([_features(shadow[rows], int(c)) for shadow in answers])
-        taught = inside[:, rows].ravel()
-        if taught.min() == taught.max():
-            continue
-        model: Any = untyped("sklearn.ensemble").HistGradientBoostingClassifier(
-            max_iter=40, max_leaf_nodes=8, min_samples_leaf=20, early_stopping=False, random_state=0
-        )
-        found[rows] = model.fit(x, taught).decision_function(_features(target[rows], int(c)))
+        found[rows] = log_odds(x, inside[:, rows].ravel(), _features(target[rows], int(c)))
     return found
 
 
 def _features(scores: Floats, c: int) -> Floats:
     p = completed(scores)
-    return np.concatenate((p, p[:, [c]], np.sort(p, axis=1)[:, ::-1]), axis=1)
+    own = np.clip(p[:, [c]], 1e-3, 1 - 1e-3)
+    return np.concatenate(
+        (p, np.log(own / (1 - own)), p.argmax(axis=1)[:, None] == c, np.sort(p, axis=1)[:, ::-1]), axis=1
+    )
+
+
+def log_odds(x: Floats, inside: Bools, asked: Floats) -> Floats:
+    """Return log-odds of membership, shape (m,), of a logistic regression with squares.
+
+    Args:
+        x: what is known of the shadows' records, shape (n, f).
+        inside: whether each was a member, shape (n,).
+        asked: the same of the target's, shape (m, f).
+    """
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    if inside.min() == inside.max():
+        return np.zeros(len(asked))
+
+    def squared(rows: Floats) -> Floats:
+        z = (rows - mean) / spread
+        return np.concatenate((z, z**2), axis=1)
+
+    model: Any = untyped("sklearn.linear_model").LogisticRegression(max_iter=5000)
+    return np.asarray(model.fit(squared(x), inside).decision_function(squared(asked)), dtype=np.float64)
 
 
 ATTACKS: tuple[Attack, ...] = (MembershipShadow(),)
