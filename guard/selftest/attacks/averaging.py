@@ -84,8 +84,8 @@ class Averaging:
             naive = self._naive(world, x, truth)
             tries.append(Try("three naive noises", {"residual_ratio": naive}))
             notes.append(
-                "one answer is exact: nothing to average; to show that the attack works, three naive noises were averaged, "
-                f"of the worst of which {naive.value:.0%} was left"
+                "one answer is exact: nothing to average; to show that the attack works, three naive noises were "
+                f"averaged, of the worst of which {naive.value:.0%} was left"
             )
         return Outcome(tries, world.api.asked, notes=notes)
 
