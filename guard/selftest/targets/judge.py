@@ -19,6 +19,8 @@ from guard.selftest.measures import Floats, Ints
 from guard.selftest.targets.knowledge import Prepared
 
 _KEY = 16
+_SHARED = 8
+"""Least rows that are worth a file: attacks that look at one row at a time would leave thousands of them."""
 
 
 class Store:
@@ -35,14 +37,14 @@ class Store:
 
     def get(self, keys: list[bytes]) -> list[Floats | None]:
         """Return what is known of some rows."""
-        if self._folder is not None and any(key not in self._known for key in keys):
+        if self._folder is not None and sum(key not in self._known for key in keys) >= min(_SHARED, len(keys)):
             self._load(self._folder)
         return [self._known.get(key) for key in keys]
 
     def put(self, keys: list[bytes], answers: Floats) -> None:
         """Keep answers, shape (n, k)."""
         self._known |= dict(zip(keys, answers, strict=True))
-        if self._folder is None or not keys:
+        if self._folder is None or len(keys) < _SHARED:
             return
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
         half = self._folder / f"{name}.{os.getpid()}"
