@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -82,10 +83,11 @@ class Averaging:
         notes = [f"{len(x)} rows; {'; '.join(answered) or 'nothing more was answered'}"]
         if not distorted:
             naive = self._naive(world, x, truth)
-            tries.append(Try("three naive noises", {"residual_ratio": naive}))
+            if naive is not None:
+                tries.append(Try("three naive noises", {"residual_ratio": naive}))
             notes.append(
                 "one answer is exact: nothing to average; to show that the attack works, three naive noises were "
-                f"averaged, of the worst of which {naive.value:.0%} was left"
+                + ("asked for, and refused" if naive is None else f"averaged: {naive.value:.0%} is left of the worst")
             )
         return Outcome(tries, world.api.asked, notes=notes)
 
@@ -141,23 +143,21 @@ class Averaging:
                 break
         return np.array(found)
 
-    def _naive(self, world: World, x: Floats, truth: Floats) -> Measure:
-        """Return what averaging leaves of three naive noises, as a share: the worst of them."""
+    def _naive(self, world: World, x: Floats, truth: Floats) -> Measure | None:
+        """Return what averaging leaves of three naive noises, as a share, the worst of them; None when refused."""
         worst = exact(0.0)
         for kind in KINDS:
-            api = _with_noise(world, kind)
-            try:
-                single = api.ask(x)
-            except (KeyError, Refused):  # no lab model of that name: the noise is added here
-                api = Noised(world.api, Noise(kind, world.knows.std, world.seed))
-                single = api.ask(x)
+            answered = _with_noise(world, kind, x)
+            if answered is None:
+                return None
+            api, single = answered
             before = _distance(single, truth)
             ratios = [
                 _ratio(_distance(combine(answers), truth), before, world.rng("bootstrap"))
                 for _, _, answers in self._asked(world, api, x, single, self.repeats // 2)
                 for combine in ESTIMATES.values()
             ]
-            worst = max(worst, min(ratios, key=lambda m: m.value), key=lambda m: m.value)
+            worst = max(worst, min(ratios, key=lambda m: m.value, default=exact(1.0)), key=lambda m: m.value)
         return worst
 
 
@@ -178,11 +178,14 @@ class Noised(Wrapped):
         return self.noise(cast("Floats", x), self.inner.ask(x))
 
 
-def _with_noise(world: World, kind: str) -> Api:
-    try:
-        return world.shadow(f"{world.knows.name}.{kind}")
-    except (KeyError, Unresolved):
-        return Noised(world.api, Noise(kind, world.knows.std, world.seed))
+def _with_noise(world: World, kind: str, x: Floats) -> tuple[Api, Floats] | None:
+    """Return the lab's model with a naive noise, or else the API with that noise added here, and one answer to `x`."""
+    here = Noised(world.api, Noise(kind, world.knows.std, world.seed))
+    for find in (lambda: world.shadow(f"{world.knows.name}.{kind}"), lambda: here):
+        with contextlib.suppress(KeyError, Refused, Unresolved):
+            api = find()
+            return api, api.ask(x)
+    return None
 
 
 def _distance(one: Floats, other: Floats) -> Floats:

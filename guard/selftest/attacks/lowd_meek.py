@@ -145,9 +145,10 @@ def _tries(world: World, fitted: dict[str, Linear], std: Floats) -> list[Try]:
     """Measure copies in standardised units, and the angle between their weights and the model's."""
     copies = {how: standardised(copy, std) for how, copy in fitted.items()}
     try:
-        true = np.ravel(cast("Floats", world.judge.secret("weights"))) * std
+        weights = cast("Floats", world.judge.secret("weights"))
     except KeyError as error:
         raise Unresolved("the model has no weights to compare with") from error
+    true = (weights[-1] - weights[0] if len(weights) > 1 else weights[0]) * std
     tries: list[Try] = []
     for attempt in tried(world, copies, {"hyperplane"}):
         found = np.diff(fitted[attempt.how].weights[:, :-1], axis=0)[0]
