@@ -102,7 +102,7 @@ def outcome(world: World, found: Mapping[str, Floats], plain: frozenset[str]) ->
 
 
 def _correlation(world: World, recovered: Floats, truth: Floats) -> Measure:
-    """Return the mean over classes of the correlation; a prototype that never moved correlates with nothing."""
+    """Return the mean over classes of the correlation, the interval over classes."""
     a = recovered - recovered.mean(axis=1, keepdims=True)
     b = truth - truth.mean(axis=1, keepdims=True)
     length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
