@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from guard.selftest.api import HttpApi, LimitReached, OpenInference, Unreachable
+from guard.selftest.attacks.floors import zero_query
 from guard.selftest.attacks.registry import attack_named
 from guard.selftest.base import Attack, Outcome, Refused, Tally, Unresolved, World
 from guard.selftest.lab.judge import LabJudge
@@ -81,7 +82,7 @@ def run_cell(cell: Cell, progress: Callable[[float, str], None] = lambda share, 
     outcome, reason = None, ""
     try:
         world = world_of(cell, tally, progress)
-        outcome = attack.run(world)
+        outcome = zero_query(world) if cell.way == "zero_query" else attack.run(world)
     except Unresolved as error:
         reason = str(error)
     except LimitReached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,48 @@ def digits_mlp(seed: int) -> Victim:
     return classifier("digits_mlp", model, x, y, seed, scale=16.0)
 
 
+def shadow(name: str) -> Callable[[int, str], Victim]:
+    """Return the recipe of `NAME.shadow0` to `NAME.shadow3`: the attacker's own models of the same kind.
+
+    Each is trained on a bootstrap of the attacker's quarter, with a weight decay of its own, so that together they
+    answer more and less surely than the victim does.
+    """
+
+    def build(seed: int, suffix: str) -> Victim:
+        number = suffix.removeprefix("shadow")
+        if number not in map(str, range(SHADOWS)):
+            raise KeyError(f"{name}.{suffix}")
+        x, y = data.breast_cancer() if name == "breast_cancer" else data.digits()
+        own = data.thirds(len(x), seed)[1]
+        rng = np.random.default_rng([seed, 4, int(number)])
+        chosen = np.concatenate(
+            (own[rng.integers(len(own), size=len(own))], own[np.unique(y[own], return_index=True)[1]])
+        )
+        strength, scale = 10 ** rng.uniform(-1, 1.5), 1.0 if name == "breast_cancer" else 16.0
+        if name == "digits_mlp":
+            model = untyped("sklearn.neural_network").MLPClassifier(
+                (64,), max_iter=400, alpha=1e-2 / strength, random_state=int(number)
+            )
+        else:
+            model = untyped("sklearn.linear_model").LogisticRegression(C=strength, max_iter=2000)
+        fitted = trained(model, x[chosen] / scale, y[chosen])
+
+        def predict(rows: Any) -> Floats:
+            return np.asarray(fitted.predict_proba(np.asarray(rows) / scale), dtype=np.float64)
+
+        whole = RECIPES[name](seed)
+        return Victim(
+            predict, "probabilities", replace(whole.knows, name=f"{name}.{suffix}"), whole.test_x, whole.test_y
+        )
+
+    return build
+
+
+SHADOWS = 4
+
 RECIPES: dict[str, Callable[[int], Victim]] = {
     "breast_cancer": breast_cancer,
     "digits": digits,
     "digits_mlp": digits_mlp,
 }
+VARIANTS: dict[str, Callable[[int, str], Victim]] = {name: shadow(name) for name in RECIPES}
