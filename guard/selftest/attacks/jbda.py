@@ -19,7 +19,8 @@ class Jbda(Retraining):
 
     Args:
         seeds: rows of the attacker's own data to begin with.
-        step: length of a step in each feature, as a share of its range; its sign turns every round.
+        step: length of a step in each feature, as a share of its range.
+        turn: after so many rounds the step's sign turns.
         round_epochs: passes over the answers for the copies that choose queries.
 
     Source: Papernot, McDaniel, Goodfellow, Jha, Celik, Swami, ASIA CCS 2017, section 4. Differs: the copy that chooses
@@ -38,6 +39,7 @@ class Jbda(Retraining):
 
     seeds: int = 150
     step: float = 0.1
+    turn: int = 3
     round_epochs: int = 10
 
     def collect(self, world: World) -> tuple[Floats, Floats]:
@@ -51,12 +53,15 @@ class Jbda(Retraining):
         x, y, answering = gather(world, rows)
         if not len(y):
             raise Refused(429, "not one seed was answered")
-        turn = 0
+        number = 0
         while answering and len(x) < self.queries:
-            world.progress(0.4 * len(x) / self.queries, f"{len(x)} synthetic queries")
-            rows = self.stepped(world, x, y, -1.0 if turn % 2 else 1.0, rng)[: self.queries - len(x)]
+            world.progress(0.3 * len(x) / self.queries, f"{len(x)} synthetic queries")
+            sign = -1.0 if number // self.turn % 2 else 1.0
+            rows = fresh(self.stepped(world, x, y, sign, rng), x)[: self.queries - len(x)]
+            if not len(rows):
+                break
             more_x, more_y, answering = gather(world, rows)
-            x, y, turn = np.concatenate((x, more_x)), np.concatenate((y, more_y)), turn + 1
+            x, y, number = np.concatenate((x, more_x)), np.concatenate((y, more_y)), number + 1
         return x, y
 
     def stepped(self, world: World, x: Floats, y: Floats, sign: float, rng: np.random.Generator) -> Floats:
@@ -66,6 +71,13 @@ class Jbda(Retraining):
         copy = fit_network(unit, y, self.hidden, enough(self.round_epochs, self.queries, len(x)), rng)
         moved = x + sign * self.step * (knows.high - knows.low) * np.sign(gradient(copy, unit, y.argmax(axis=1)))
         return np.clip(moved, knows.low, knows.high)[rng.permutation(len(x))]
+
+
+def fresh(rows: Floats, known: Floats) -> Floats:
+    """Return the rows, shape (m, d), that are not known and not said before: steps there and back meet."""
+    seen = {row.tobytes() for row in known}
+    kept = [not (row.tobytes() in seen or seen.add(row.tobytes())) for row in rows]
+    return rows[kept]
 
 
 def gradient(copy: Network, x: Floats, classes: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Floats:

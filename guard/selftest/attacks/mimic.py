@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from guard.selftest.api import one_hot
 from guard.selftest.attacks.extraction import measure
 from guard.selftest.attacks.harvest import harvest
+from guard.selftest.attacks.network import Network
 from guard.selftest.attacks.network_copies import (
     ANSWERS,
-    GRADED,
-    GRADED_SOFTENED,
     SOFTENED,
+    Lesson,
+    copy_of,
     enough,
+    from_scores,
+    hard,
     own_then_mixed,
-    trained_copy,
+    train,
 )
-from guard.selftest.attacks.quantisers import bare_labels
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, Try, World
-from guard.selftest.measures import Floats, exact, mean_of
+from guard.selftest.measures import Floats, Measure, exact, mean_of
+
+Copy = Callable[[Floats], Floats]
+"""Inputs of shape (n, d) -> probabilities of shape (n, k)."""
 
 
 @dataclass(frozen=True)
@@ -67,35 +71,27 @@ class Mimic:
     def run(self, world: World) -> Outcome:
         """Ask, train twice on the same queries, compare."""
         asked, y = harvest(world.api, own_then_mixed(world, self.queries), world.knows.classes)
-        x = cast("Floats", asked)
+        networks: dict[str, Network] = {}
         tries: list[Try] = []
-        for how, (rows, temperature) in self.lessons(y).items():
-            world.progress(0.4 + 0.2 * len(tries), f"training on {how}")
-            tries.append(self.tried(world, how, x[rows], y[rows], temperature))
+        for how, lesson in from_scores(cast("Floats", asked), y, self.temperature).items():
+            world.progress(0.4 + 0.1 * len(tries), f"training on {how}")
+            passes = enough(self.epochs, self.queries, len(lesson.x))
+            start = networks.get(lesson.after)
+            networks[how] = train(world.knows, lesson, self.hidden, passes, world.rng("network"), start)
+            labels = Lesson(lesson.x, hard(lesson.y))
+            other = train(world.knows, labels, self.hidden, passes, world.rng("network"))
+            copies = copy_of(world.knows, networks[how], lesson.temperature), copy_of(world.knows, other)
+            tries.append(Try(how, self.compared(world, *copies), plain=how in (ANSWERS, SOFTENED)))
         return Outcome(tries, world.api.asked)
 
-    def lessons(self, y: Floats) -> dict[str, tuple[NDArray[np.bool_], float]]:
-        """Return what copies are trained on, by name: which answers, and a temperature."""
-        every, graded = np.ones(len(y), dtype=np.bool_), ~bare_labels(y)
-        found = {ANSWERS: (every, 1.0)}
-        if graded.all():
-            found[SOFTENED] = (every, self.temperature)
-        elif graded.sum() > y.shape[1]:
-            found |= {GRADED: (graded, 1.0), GRADED_SOFTENED: (graded, self.temperature)}
-        return found
-
-    def tried(self, world: World, how: str, x: Floats, y: Floats, temperature: float) -> Try:
-        """Train on the answers and on their labels, and measure what the answers were worth."""
-        knows, test = world.knows, cast("Floats", world.judge.test_x)
-        labels = one_hot(y.argmax(axis=1).astype(np.float64), y.shape[1])
-        passes = enough(self.epochs, self.queries, len(x))
-        copy = trained_copy(knows, x, y, self.hidden, passes, temperature, world.rng("network"))
-        other = trained_copy(knows, x, labels, self.hidden, passes, 1.0, world.rng("network"))
+    def compared(self, world: World, copy: Copy, other: Copy) -> dict[str, Measure]:
+        """Measure how much closer a copy from scores is than one from labels, and the former itself."""
+        test = cast("Floats", world.judge.test_x)
         truth = world.judge.truth(test)
         gain = np.abs(other(test) - truth).sum(axis=1) - np.abs(copy(test) - truth).sum(axis=1)
-        found = {"score_advantage": mean_of(gain, world.rng("bootstrap"))} | measure(world, copy)
-        found["graded_answers"] = exact(max(world.api.tally.graded.values(), default=0))
-        return Try(how, found, plain=how in (ANSWERS, SOFTENED))
+        graded = exact(max(world.api.tally.graded.values(), default=0))
+        found = {"score_advantage": mean_of(gain, world.rng("bootstrap")), "graded_answers": graded}
+        return measure(world, copy) | found
 
 
 ATTACKS: tuple[Attack, ...] = (Mimic(),)

@@ -1,30 +1,54 @@
 """Retraining: train a network on whatever an API answered, in every way that answers allow, and measure the copies.
 
 The published attacks train on the answers as they are. An attacker who has read Guard's source does more with the same
-answers: flattens exact scores, so that small probabilities count as much as large ones; leaves out bare labels where
-there are graded answers; trusts nothing but labels; adds data of its own with true labels.
+answers: flattens exact scores, so that small probabilities count as much as large ones; looks for scores behind
+quantised ones; weighs graded answers up where most are bare labels; trusts nothing but labels; adds data of its own
+with true labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
 
 from guard.selftest.api import one_hot
-from guard.selftest.attacks.extraction import draw, tried
+from guard.selftest.attacks.extraction import draw, strongest, tried
 from guard.selftest.attacks.fit import completed, softmax
-from guard.selftest.attacks.network import fit_network
-from guard.selftest.attacks.quantisers import bare_labels
+from guard.selftest.attacks.network import Network, fit_network
+from guard.selftest.attacks.quantisers import Cells, bare_labels, cells_of, told
 from guard.selftest.base import Criterion, Knowledge, Outcome, Refused, Threat, World
 from guard.selftest.measures import Floats
 
+RATE = 5e-3
+FEW = 0.01
+"""Share of scores that may read 0 where scores are taken for exact."""
 POINTS = (500, 2000)
 """After how many answers a curve is measured, besides the last one."""
-ANSWERS, SOFTENED, GRADED = "answers", "answers, softened", "graded answers"
-GRADED_SOFTENED, LABELS, OWN = "graded answers, softened", "labels", "answers and own labels"
+ANSWERS, SOFTENED, WINNERS = "answers", "answers, softened", "winners only"
+GRADED, WEIGHED, INTERVAL = "graded answers", "graded answers weighed up", "interval"
+LABELS, OWN = "labels", "answers and own labels"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a copy is trained on.
+
+    Args:
+        x: inputs, shape (n, d).
+        y: targets, shape (n, k).
+        temperature: softens the targets.
+        after: lesson that the network has learned before; empty for none.
+        cells: bounds of the true scores behind `y`, to train until the copy's scores lie in them.
+    """
+
+    x: Floats
+    y: Floats
+    temperature: float = 1.0
+    after: str = ""
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,8 @@ class Retraining:
         """Ask, train in every way, measure."""
         x, y = self.collect(world)
         world.progress(0.3, "training copies")
-        tries = tried(world, self.copies(world, x, y), self.plain)
+        copies = self.copies(world, self.lessons(world.knows, x, y))
+        tries = tried(world, strongest(world, copies, self.plain), self.plain)
         world.progress(0.8, "training copies on fewer answers")
         best = min(tries, key=lambda found: found.measures[self.metric].value)
         cost = world.api.asked / len(x)  # a wrapper may ask more than once for an answer
@@ -78,48 +103,57 @@ class Retraining:
     def at(self, world: World, x: Floats, y: Floats, how: str) -> float:
         """Return the distance of the copy that the first answers give, trained as the best one was."""
         lessons = self.lessons(world.knows, x, y)
-        # Where the last answers were labels, the first ones may all be graded.
-        whole = {GRADED: ANSWERS, GRADED_SOFTENED: SOFTENED}.get(how, how)
-        chosen = next(name for name in (how, whole, ANSWERS) if name in lessons)
-        copy = self.copies(world, x, y, only=chosen)[chosen]
+        chosen = how if how in lessons else ANSWERS
+        copy = self.copies(world, {name: lessons[name] for name in lessons if name in (chosen, lessons[chosen].after)})
         test = cast("Floats", world.judge.test_x)
-        return float(np.abs(copy(test) - world.judge.truth(test)).sum(axis=1).mean())
+        return float(np.abs(copy[chosen](test) - world.judge.truth(test)).sum(axis=1).mean())
 
-    def copies(self, world: World, x: Floats, y: Floats, *, only: str = "") -> dict[str, Callable[[Floats], Floats]]:
-        """Train copies by how they were trained.
-
-        Args:
-            world: gives ranges, the attacker's own data and randomness.
-            x: queries, shape (n, d).
-            y: their answers, shape (n, k).
-            only: train this one; all of them when empty.
-        """
-        return {
-            how: trained_copy(
-                world.knows, rows, scores, self.hidden, enough(self.epochs, self.queries, len(rows)), temperature,
-                world.rng("network"),
-            )
-            for how, (rows, scores, temperature) in self.lessons(world.knows, x, y).items()
-            if only in ("", how)
-        }  # fmt: skip
-
-    def lessons(self, knows: Knowledge, x: Floats, y: Floats) -> dict[str, tuple[Floats, Floats, float]]:
-        """Return what to train on, by name: inputs, targets, temperature."""
-        graded = ~bare_labels(y)
-        found = {ANSWERS: (x, y, 1.0)}
-        if graded.any():
-            found[LABELS] = (x, one_hot(y.argmax(axis=1).astype(np.float64), y.shape[1]), 1.0)
-        if graded.all():
-            found[SOFTENED] = (x, y, self.temperature)
-        elif graded.sum() > y.shape[1]:
-            # Beside graded answers, bare labels pull a copy towards being too sure.
-            found[GRADED] = (x[graded], y[graded], 1.0)
-            found[GRADED_SOFTENED] = (x[graded], y[graded], self.temperature)
+    def lessons(self, knows: Knowledge, x: Floats, y: Floats) -> dict[str, Lesson]:
+        """Return what to train on: what scores teach, then labels, then answers and the attacker's own labels."""
+        found = from_scores(x, y, self.temperature)
+        if not bare_labels(y).all():
+            found[LABELS] = Lesson(x, hard(y))
         if knows.own_y is not None:
             own = one_hot(np.asarray(knows.own_y, dtype=np.float64), y.shape[1])
-            mixed = np.concatenate((cast("Floats", knows.own_x), x)), np.concatenate((own, completed(y)))
-            found[OWN] = (*mixed, 1.0)
+            found[OWN] = Lesson(np.concatenate((cast("Floats", knows.own_x), x)), np.concatenate((own, told(y))))
         return found
+
+    def copies(self, world: World, lessons: Mapping[str, Lesson]) -> dict[str, Callable[[Floats], Floats]]:
+        """Train copies by what they were trained on."""
+        networks: dict[str, Network] = {}
+        for how, lesson in lessons.items():
+            passes = enough(self.epochs, self.queries, len(lesson.x))
+            start = networks.get(lesson.after)
+            networks[how] = train(world.knows, lesson, self.hidden, passes, world.rng("network"), start)
+        return {how: copy_of(world.knows, networks[how], lesson.temperature) for how, lesson in lessons.items()}
+
+
+def from_scores(x: Floats, y: Floats, temperature: float) -> dict[str, Lesson]:
+    """Return what scores teach, by name.
+
+    Args:
+        x: queries, shape (n, d).
+        y: whatever came back, shape (n, k).
+        temperature: for scores that are exact enough to be softened.
+    """
+    bare, scores = bare_labels(y), told(y)
+    found = {ANSWERS: Lesson(x, y)}
+    if bare.all():
+        return found
+    if (scores != y).any():
+        found[WINNERS] = Lesson(x, scores)
+    if bare.any():
+        # Beside graded answers, bare labels pull a copy towards being too sure.
+        repeats = max(1, int(bare.sum()) // int((~bare).sum()))
+        rows = np.concatenate((np.repeat(np.flatnonzero(~bare), repeats), np.flatnonzero(bare)))
+        found[GRADED] = Lesson(x[~bare], scores[~bare])
+        found[WEIGHED] = Lesson(x[rows], scores[rows])
+    elif (y == 0).mean() < FEW:
+        found[SOFTENED] = Lesson(x, y, temperature)
+    cells = cells_of(y)
+    if cells is not None:
+        found[INTERVAL] = Lesson(x, y, after=WINNERS if WINNERS in found else ANSWERS, cells=cells)
+    return found
 
 
 def enough(epochs: int, queries: int, rows: int) -> int:
@@ -131,22 +165,29 @@ def enough(epochs: int, queries: int, rows: int) -> int:
     return min(5 * epochs, max(epochs, epochs * queries // max(1, rows)))
 
 
-def trained_copy(
-    knows: Knowledge,
-    x: Floats,
-    y: Floats,
-    hidden: int,
-    passes: int,
-    temperature: float,
-    rng: np.random.Generator,
-) -> Callable[[Floats], Floats]:
-    """Train a network and return it as inputs of shape (n, d) -> probabilities of shape (n, k).
+def train(
+    knows: Knowledge, lesson: Lesson, hidden: int, passes: int, rng: np.random.Generator, start: Network | None = None
+) -> Network:
+    """Train a network on a lesson; one that goes on from another takes a third of the passes and of the step size.
 
-    Above 1, the temperature flattens the answers, p^(1/T), and the copy's scores before the softmax are multiplied by
-    it again. At high temperatures that fits logits (Hinton et al. 2015, section 2.1; Ba and Caruana, NeurIPS 2014).
+    Above 1, the temperature flattens the answers, p^(1/T). At high temperatures that fits logits (Hinton et al. 2015,
+    section 2.1; Ba and Caruana, NeurIPS 2014).
     """
-    network = fit_network(to_unit(knows, x), softened(y, temperature), hidden, passes, rng)
+    x = to_unit(knows, lesson.x)
+    y = lesson.y if lesson.temperature == 1.0 else softened(lesson.y, lesson.temperature)
+    if start is None:
+        return fit_network(x, y, hidden, passes, rng, cells=lesson.cells)
+    return fit_network(x, y, hidden, max(1, passes // 3), rng, rate=RATE / 3, start=start, cells=lesson.cells)
+
+
+def copy_of(knows: Knowledge, network: Network, temperature: float = 1.0) -> Callable[[Floats], Floats]:
+    """Return a network as inputs of shape (n, d) -> probabilities of shape (n, k), its temperature taken back."""
     return lambda z: softmax(network.logits(to_unit(knows, z)) * temperature)
+
+
+def hard(y: Floats) -> Floats:
+    """Return the winners of scores, shape (n, k), as one-hot rows."""
+    return one_hot(y.argmax(axis=1).astype(np.float64), y.shape[1])
 
 
 def to_unit(knows: Knowledge, x: Floats) -> Floats:

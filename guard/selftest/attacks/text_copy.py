@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from guard.selftest.attacks.fit import completed, minimise, softmax
+from guard.selftest.attacks.fit import minimise, softmax
 from guard.selftest.lab.data import untyped
 from guard.selftest.measures import Floats
 
@@ -41,7 +41,11 @@ class TextCopy:
 
     def probabilities(self, texts: Sequence[str]) -> Floats:
         """Return probabilities, shape (n, k)."""
-        return softmax(np.asarray(presence(texts, self.column) @ self.weights[:-1]) + self.weights[-1])
+        return self.of(presence(texts, self.column))
+
+    def of(self, features: Any) -> Floats:  # Any: scipy has no types
+        """Return probabilities, shape (n, k), by the words that are present, shape (n, words)."""
+        return softmax(np.asarray(features @ self.weights[:-1]) + self.weights[-1])
 
 
 def presence(texts: Sequence[str], column: dict[str, int]) -> Any:  # Any: scipy has no types
@@ -52,29 +56,46 @@ def presence(texts: Sequence[str], column: dict[str, int]) -> Any:  # Any: scipy
     return untyped("scipy.sparse").csr_matrix((np.ones(len(each)), each, ends), shape=(len(found), len(column)))
 
 
-def fit_text(texts: Sequence[str], y: Floats, vocabulary: Sequence[str], ridge: float, steps: int = 300) -> TextCopy:
+def fit_text(
+    features: Any,  # Any: scipy has no types
+    y: Floats,
+    column: dict[str, int],
+    ridge: float,
+    start: TextCopy | None = None,
+    steps: int = 300,
+) -> TextCopy:
     """Fit by cross-entropy to scores, rounded, truncated or one-hot.
 
     Args:
-        texts: what was asked, n of them.
-        y: scores, shape (n, k); what is missing to 1 is spread over those that read 0.
-        vocabulary: words that may weigh something, each once.
+        features: which words each text has, shape (n, words), from `presence`.
+        y: scores, shape (n, k); what is missing to 1 belongs to those that read 0 together.
+        column: columns of the words that may weigh something.
         ridge: weight of the squared weights; the bias is free.
+        start: where to start.
         steps: most iterations of L-BFGS.
     """
-    column = {word: i for i, word in enumerate(vocabulary)}
-    features, target = presence(texts, column), completed(y)
-    across, k = features.T.tocsr(), y.shape[1]
+    target = np.maximum(y, 0.0)
+    across, k, n = features.T.tocsr(), y.shape[1], len(target)
+    dropped = target == 0
+    rest = np.maximum(1.0 - target.sum(axis=1, keepdims=True), 0.0) * dropped.any(axis=1, keepdims=True)
+    total = target.sum(axis=1, keepdims=True) + rest
+
+    pooled = bool((rest > 1e-9).any())
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(-1, k)
         z = np.asarray(features @ w[:-1]) + w[-1]
-        z = z - z.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(z).sum(axis=1, keepdims=True))
-        outer = (np.exp(z - log_total) - target) / len(target)
+        z -= z.max(axis=1, keepdims=True)
+        logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        q = np.exp(logs)
+        value, outer = -(target * logs).sum(), q * total - target
+        if pooled:
+            pool = np.maximum((q * dropped).sum(axis=1, keepdims=True), 1e-12)
+            value -= (rest * np.log(pool)).sum()
+            outer -= rest * q * dropped / pool
+        outer /= n
         gradient = np.concatenate((np.asarray(across @ outer) + 2 * ridge * w[:-1], outer.sum(axis=0, keepdims=True)))
-        value = -(target * (z - log_total)).sum() / len(target) + ridge * (w[:-1] ** 2).sum()
-        return float(value), gradient.ravel()
+        return float(value / n + ridge * (w[:-1] ** 2).sum()), gradient.ravel()
 
-    start = np.zeros((len(vocabulary) + 1) * target.shape[1])
-    return TextCopy(column, minimise(loss, start, steps).reshape(-1, k))
+    first = np.zeros((len(column) + 1, k)) if start is None else start.weights
+    return TextCopy(column, minimise(loss, first.ravel(), steps).reshape(-1, k))
