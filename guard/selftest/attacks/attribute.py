@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from guard.selftest.api import is_label
 from guard.selftest.attacks.fit import cross_entropy
-from guard.selftest.base import Api, Refused, Try, Unresolved, World
+from guard.selftest.base import Api, Outcome, Refused, Try, Unresolved, World
 from guard.selftest.measures import Floats, Ints, Measure, mean_of
 
 Bools = NDArray[np.bool_]
@@ -208,7 +208,16 @@ def tried(
     return tries
 
 
-def unasked(world: World, targets: Targets) -> str:
+def unasked(world: World) -> Outcome:
+    """Guess without asking: the commonest answer, and what own records of people like the target suggest."""
+    targets = Targets.of(world)
+    prior = np.full(len(targets.x), int(targets.log_prior.argmax()))
+    own = np.asarray(imputed(world, targets).argmax(axis=1), dtype=np.int64)
+    tries = tried(world, targets, {"the commonest answer": prior, "imputed from own records": own}, frozenset())
+    return Outcome(tries, 0, notes=[said(world, targets)])
+
+
+def said(world: World, targets: Targets) -> str:
     """Say how often those are right who never ask."""
     truth, members = _truth(world)
     prior = targets.values[targets.log_prior.argmax()] == truth

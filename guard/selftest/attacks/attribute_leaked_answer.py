@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from guard.selftest.attacks.attribute import Targets, ask_candidates, distance, guessed, likelihood, tried, unasked
+from guard.selftest.attacks.attribute import Targets, ask_candidates, distance, guessed, likelihood, said, tried
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, World
 from guard.selftest.measures import Floats
 
@@ -50,7 +50,7 @@ class LeakedAnswer:
         "answers that do not turn on the sensitive feature: leave it out of the model, or keep answers from leaking"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"vector", "scores", "lab"})
-    floors: ClassVar[tuple[str, ...]] = ("label_only",)
+    floors: ClassVar[tuple[str, ...]] = ("zero_query", "label_only")
 
     tolerances: tuple[float, ...] = TOLERANCES
 
@@ -65,7 +65,7 @@ class LeakedAnswer:
             known = likelihood(answers, targets.y.astype(np.int64))
             guesses |= {f"tolerance {t:g}, true label": guessed(targets, known - far / t) for t in self.tolerances}
         tries = tried(world, targets, guesses, frozenset({f"tolerance {PLAIN:g}"}))
-        return Outcome(tries, world.api.asked, notes=[unasked(world, targets)])
+        return Outcome(tries, world.api.asked, notes=[said(world, targets)])
 
     def unit(self, world: World) -> float:
         """Return what distances are counted in."""
@@ -120,7 +120,7 @@ class OfValue(LeakedAnswer):
     title: ClassVar[str] = "infer a patient's sex from an answer of a diabetes regression that leaked"
     victim: ClassVar[str] = "diabetes"
     needs: ClassVar[frozenset[str]] = frozenset({"vector", "value", "lab"})
-    floors: ClassVar[tuple[str, ...]] = ()
+    floors: ClassVar[tuple[str, ...]] = ("zero_query",)
 
 
 ATTACKS: tuple[Attack, ...] = (LeakedAnswer(), OfSex(), OfRating(), OfValue())

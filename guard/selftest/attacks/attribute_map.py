@@ -15,8 +15,8 @@ from guard.selftest.attacks.attribute import (
     guessed,
     imputed,
     likelihood,
+    said,
     tried,
-    unasked,
 )
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
 from guard.selftest.measures import Floats, Ints
@@ -56,7 +56,7 @@ class AttributeMap:
         "a model that memorises less: larger leaves, regularisation, training with differential privacy"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"vector", "scores", "lab"})
-    floors: ClassVar[tuple[str, ...]] = ("label_only",)
+    floors: ClassVar[tuple[str, ...]] = ("zero_query", "label_only")
 
     def run(self, world: World) -> Outcome:
         """Ask about every candidate of every target, then guess in every way."""
@@ -67,7 +67,7 @@ class AttributeMap:
         prior = imputed(world, targets)
         more = {f"{how}, imputed prior": guessed(targets, found, prior) for how, found in evidence.items()}
         tries += tried(world, targets, more, frozenset(), np.asarray(prior.argmax(axis=1), dtype=np.int64))
-        return Outcome(tries, world.api.asked, notes=[unasked(world, targets)])
+        return Outcome(tries, world.api.asked, notes=[said(world, targets)])
 
     def evidence(self, world: World, targets: Targets, answers: Floats) -> Iterator[tuple[str, Floats]]:
         """Yield how well each candidate explains a target's true label, log-likelihoods of shape (n, v), by how."""
@@ -100,7 +100,7 @@ class OfValue(AttributeMap):
     victim: ClassVar[str] = "diabetes"
     control: ClassVar[tuple[Criterion, ...]] = (Criterion("advantage", 0.04),)
     needs: ClassVar[frozenset[str]] = frozenset({"vector", "value", "lab"})
-    floors: ClassVar[tuple[str, ...]] = ()
+    floors: ClassVar[tuple[str, ...]] = ("zero_query",)
 
     def evidence(self, world: World, targets: Targets, answers: Floats) -> Iterator[tuple[str, Floats]]:
         """Yield the Gaussian's log-density."""

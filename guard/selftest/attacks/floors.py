@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from guard.selftest.api import one_hot
+from guard.selftest.attacks.attribute import unasked
 from guard.selftest.attacks.equation_solving import scale_of, unscaled
 from guard.selftest.attacks.extraction import measure
 from guard.selftest.attacks.fit import Linear, cross_entropy
@@ -32,10 +33,14 @@ Model = Callable[[Floats], Floats]
 def zero_query(world: World) -> Outcome:
     """Train every kind of model on the attacker's own labels; the best counts, chosen by who measures.
 
+    Against models of people with a sensitive answer the floor is what one guesses without asking.
+
     Raises:
         Unresolved: the attacker has no labels, or the model answers values.
     """
     knows = world.knows
+    if "targets_x" in knows.extra:  # people, about whom one guesses: there is nothing to copy
+        return unasked(world)
     if knows.own_y is None:
         raise Unresolved("the attacker has no labels of their own data")
     if knows.classes < 2:

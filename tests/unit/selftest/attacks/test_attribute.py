@@ -14,6 +14,7 @@ from guard.selftest.attacks.attribute_leaked_answer import LeakedAnswer
 from guard.selftest.attacks.attribute_leaked_answer import OfRating as LeakedRating
 from guard.selftest.attacks.attribute_leaked_answer import OfValue as LeakedValue
 from guard.selftest.attacks.attribute_map import AttributeMap, OfValue
+from guard.selftest.attacks.floors import zero_query
 from guard.selftest.base import Outcome, Refused, Rows, Unresolved
 from guard.selftest.lab.records import affairs_marriage, affairs_rating, diabetes
 from guard.selftest.lab.victim import Victim
@@ -58,6 +59,14 @@ def test_noise_of_its_own_for_each_account_hides_what_a_leaked_answer_gives() ->
         return scores + draws.normal(0, 1.0, scores.shape)
 
     assert best(LeakedAnswer().run(world(MARRIAGE[0], noisy))) <= 0.80
+
+
+def test_who_never_asks_imputes_better_than_chance_and_worse_than_who_hears_an_answer() -> None:
+    asked = world(MARRIAGE[0])
+    found = zero_query(asked)
+    assert asked.api.asked == found.queries == 0
+    chance, own = (t.measures["accuracy"].value for t in found.tries)
+    assert chance < own < 0.8 < best(LeakedAnswer().run(asked))
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
