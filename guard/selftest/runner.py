@@ -58,6 +58,10 @@ class Target(Protocol):
         """Return the cell to run, which asks the undefended model at `url`, or the Guard that runs already."""
         ...
 
+    def divide(self, cells: int) -> None:
+        """Learn how many cells will ask through Guard, for a target that may only be asked so much."""
+        ...
+
     def utility(self, seed: int, url: str, guarded: Guarded) -> list[Utility]:
         """Measure what honest users pay; empty where nothing can be measured."""
         ...
@@ -180,6 +184,7 @@ class Runner:
                 if url or way == "defended"
             ]
             self.listener.planned(len(planned))
+            self.target.divide(sum(way == "defended" for _, way, _ in planned) * self.settings.seeds)
             with ThreadPoolExecutor(self.settings.workers) as threads:
                 futures = [threads.submit(self._cell, *one, seed, url) for one in planned]
                 try:

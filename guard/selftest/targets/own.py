@@ -72,6 +72,10 @@ class OwnModel:
         """Return the cell to run."""
         return Cell(attack.name, way, wrapper, seed, self.name, url, target=self.spec)
 
+    def divide(self, cells: int) -> None:
+        """Ignore it: the operator's model may be asked anything."""
+        del cells
+
     def utility(
         self, seed: int, url: str, guarded: Callable[[Transplant], contextlib.AbstractContextManager[str]]
     ) -> list[Utility]:

@@ -1,0 +1,68 @@
+"""The self-test finds what is wrong with a Guard: each planted fault fails a gate that the sound Guard holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from guard.policy.load import load_policy, plan_of
+from guard.selftest.attacks.registry import attack_named
+from guard.selftest.lab.target import Lab
+from guard.selftest.results import Report
+from guard.selftest.runner import Runner, Settings
+from guard.selftest.tuning.bench import Silent
+from tests.support import faulty_guard
+
+ROUTE = "version: 1\nname: planted\nroutes:\n  - name: r\n    api: open_inference\n    outputs: {kind: probabilities}\n"
+NOISY = (
+    ROUTE
+    + """    inputs: {kind: vector, size: 30, low: -5, high: 5, step: 0.05}
+    defences: [{kind: noise, mechanism: gaussian, scale: 0.05, reuse: query}]
+selftest: {gates: [{attack: averaging, metric: residual_repeats, min: 0.03}]}
+"""
+)
+ROUNDED = (
+    ROUTE
+    + """    defences: [{kind: grid, step: 0.1}]
+selftest: {gates: [{attack: equation_solving_softmax, metric: surrogate_l1, min: 0.02}]}
+"""
+)
+BUDGETED = (
+    ROUTE
+    + """    budgets: [{kind: information, per: client, graded_answers: 40, then: label_only, hard_limit: 3000}]
+selftest: {gates: [{attack: equation_solving_softmax, metric: graded_answers, max: 40}]}
+"""
+)
+PLANTED = [
+    ("noise_keyed_on_raw_bytes", NOISY),
+    ("second_copy_unrounded", ROUNDED),
+    ("requests_counted_for_rows", BUDGETED),
+]
+
+
+def selftest(folder: Path, text: str, fault: str) -> Report:
+    (folder / "p.yaml").write_text(text)
+    loaded = load_policy(folder / "p.yaml", env={})
+    policy, digest = loaded.policy, plan_of(loaded, api=None).digest
+    gates = policy.selftest.gates
+    command = (sys.executable, str(Path(faulty_guard.__file__)), fault)
+    settings = Settings(
+        [attack_named(str(gates[0].attack))], "quick", gates=gates, guard=command, remember="controls", utility=False
+    )
+    return Runner(policy, policy.routes[0], digest, Lab(policy, policy.routes[0]), settings, Silent()).run()
+
+
+@pytest.mark.parametrize(("fault", "policy"), PLANTED, ids=[fault for fault, _ in PLANTED])
+def test_a_planted_fault_fails_a_gate_that_a_sound_guard_holds(tmp_path: Path, fault: str, policy: str) -> None:
+    sound = selftest(tmp_path, policy, "none")
+    assert [row.verdict for row in sound.attacks] == ["held"], sound.attacks
+    assert sound.passed
+    broken = selftest(tmp_path, policy, fault)
+    assert [row.verdict for row in broken.attacks] == ["not held"], broken.attacks
+    assert not broken.passed
+
+
+def test_every_planted_fault_is_tried() -> None:
+    assert {fault for fault, _ in PLANTED} == set(faulty_guard.FAULTS) - {"none"}

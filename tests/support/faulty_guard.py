@@ -1,0 +1,55 @@
+"""Guard with a planted fault: `python faulty_guard.py FAULT serve ...`. The self-test must find each of them."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from guard.cli.main import main
+from guard.model.domain import Inputs
+from guard.proxy import handler
+from guard.wire import rows
+
+
+def noise_keyed_on_raw_bytes() -> None:
+    """The model sees snapped queries, and the noise is keyed by what the client sent."""
+    admit = Inputs.admit
+
+    def unsnapped(self: Inputs, queries: Any) -> Any:  # Any: passed through
+        return admit(self, copy.deepcopy(queries))
+
+    Inputs.admit = unsnapped
+
+
+def second_copy_unrounded() -> None:
+    """Copies of the scores are found, and nothing writes the release into them."""
+
+    def forgotten(answer: Any, prediction: Any) -> bool:  # Any: passed over
+        return any(other.scores.shape == prediction.scores.shape for other in answer.predictions)
+
+    rows._joins_copy = forgotten  # pyright: ignore[reportPrivateUsage]  # the fault is planted where the sound code is
+
+
+def requests_counted_for_rows() -> None:
+    """A batch costs as much as one row."""
+    charges = handler.charges
+
+    def one(budgets: Any, client: Any, count: int, dimension: int, seen: Any) -> Any:  # Any: passed through
+        del count
+        return charges(budgets, client, 1, dimension, seen if seen is None else seen[:1])
+
+    handler.charges = one
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "none": lambda: None,
+    "noise_keyed_on_raw_bytes": noise_keyed_on_raw_bytes,
+    "second_copy_unrounded": second_copy_unrounded,
+    "requests_counted_for_rows": requests_counted_for_rows,
+}
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    sys.exit(main(sys.argv[2:]))
