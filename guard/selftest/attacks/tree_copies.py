@@ -72,7 +72,7 @@ def retrained(world: World, queries: int) -> list[Try]:
     except Refused:
         return []
     copy = tree_on(cast("Floats", asked), y, world.seed)
-    copies = {"a tree trained on answers to crossed rows": copy}
+    copies = {"retrained on crossed rows": copy}
     if (other := with_outcomes(world.knows, copy, world.seed)) is not None:
-        copies["the same with outcomes of its own"] = other
+        copies["retrained on crossed rows, with outcomes of its own"] = other
     return tried(apart, copies, set())

@@ -62,7 +62,7 @@ class PathFinding:
 
         boxes = find_boxes(asker, world.knows, starts, self.precision, progress)
         x, y = asker.kept()
-        copies: dict[str, Predict] = {"a tree trained on the same answers": tree_on(x, y, world.seed)}
+        copies: dict[str, Predict] = {"retrained on the same answers": tree_on(x, y, world.seed)}
         if boxes:
             copies = {"boxes": self._copy(world, boxes).probabilities, **copies}
         world.progress(0.7, "retraining")
