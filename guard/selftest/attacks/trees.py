@@ -10,8 +10,8 @@ import numpy as np
 from guard.selftest.attacks.asking import Asker
 from guard.selftest.attacks.boxes import Box, Boxes, find_boxes
 from guard.selftest.attacks.extraction import tried
-from guard.selftest.attacks.tree_copies import Predict, retrained, tree_on
 from guard.selftest.attacks.topdown import Node, rebuild
+from guard.selftest.attacks.tree_copies import Predict, retrained, tree_on
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, Try, World
 from guard.selftest.measures import Floats, exact
 
