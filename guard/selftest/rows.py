@@ -117,13 +117,13 @@ def best(metric: str, figures: Sequence[Figure]) -> Figure | None:
 
 
 def _control(attack: Attack, controls: Sequence[Done]) -> bool:
-    """Say whether the attack reached every criterion on the undefended model, with every seed."""
+    """Say whether the published attack reached every criterion on the undefended model, with every seed."""
     for done in controls:
         if done.outcome is None:
             return False
         for criterion in attack.control:
             try:
-                value = done.outcome.best(criterion.metric).measures[criterion.metric].value
+                value = done.outcome.best(criterion.metric, plain=True).measures[criterion.metric].value
             except KeyError:
                 return False
             if not criterion.met(value):
