@@ -10,8 +10,8 @@ from collections.abc import Generator
 
 import numpy as np
 
-from guard.selftest.attacks.evasion import Hunt, Plan, curve, hunt, straight, told, tried, won
-from guard.selftest.base import Outcome, Refused, World
+from guard.selftest.attacks.evasion import Hunt, Plan
+from guard.selftest.base import World
 from guard.selftest.measures import Floats
 
 FIRST = 12
@@ -127,44 +127,15 @@ def walk(
 
 def box_around(world: World, found: Hunt) -> tuple[Floats, Floats]:
     """Return the least and the greatest inputs within the bound of each input, shape (n, d) each."""
-    away = found.bound * found.span
+    away = found.bound[:, None] * found.span
     return np.maximum(found.x - away, world.knows.low), np.minimum(found.x + away, world.knows.high)
 
 
-def then_labels(world: World, found: Hunt, limit: int = 1000) -> Outcome:
-    """Report what scores won, then go on by labels with the inputs that they did not.
-
-    Whoever sees that scores mislead, or are gone, walks along the boundary by labels, and jumps from there to the
-    corner of the box where its normal points. That is another account's work, so that a spent budget does not end it.
-
-    Args:
-        world: what is attacked.
-        found: what the published attack left, in the maximum norm.
-        limit: most further queries for one input.
-    """
-    wins = won(world.judge, found)
-    tries, points = [tried("scores", wins)], curve(found, wins)
-    about = f"within {found.bound:g} of each feature's range"
-    notes = [
-        f"{about}, scores: {told(found, wins)}",
-        f"{about}, a straight line towards the nearest input of another class wins {straight(world.judge, found):.0%}",
+def corner_plans(world: World, found: Hunt) -> list[Plan]:
+    """Plan walks along the boundary that jump to the corner of each input's box where the boundary's normal points."""
+    least, most = box_around(world, found)
+    low, high = world.knows.low, world.knows.high
+    return [
+        walk(x, int(y), low, high, world.rng(f"labels {i}"), ITERATIONS, FIRST, (least[i], most[i]))
+        for i, (x, y) in enumerate(zip(found.x, found.y, strict=True))
     ]
-    queries = world.api.asked
-    if not found.done.all():
-        api = world.account(1)
-        least, most = box_around(world, found)
-        low, high = world.knows.low, world.knows.high
-        plans = [
-            walk(x, int(y), low, high, world.rng(f"labels {i}"), ITERATIONS, FIRST, (least[i], most[i]))
-            for i, (x, y) in enumerate(zip(found.x, found.y, strict=True))
-        ]
-        found.status = None
-        try:
-            hunt(api, found, plans, limit + int(found.spent.max()))
-        except Refused as error:
-            found.status = error.status
-        wins = won(world.judge, found)
-        points = curve(found, wins)
-        notes.append(f"then by labels, on another account: {told(found, wins)}")
-        queries += api.asked
-    return Outcome([*tries, tried("scores, then labels", wins, plain=False)], queries, points, notes=notes)

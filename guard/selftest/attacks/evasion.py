@@ -18,6 +18,7 @@ from typing import Literal, cast
 
 import numpy as np
 
+from guard.selftest.api import LimitReached
 from guard.selftest.base import Api, Judge, Outcome, Refused, Try, Unresolved, World
 from guard.selftest.measures import Floats, Ints, Measure
 
@@ -38,27 +39,27 @@ class Hunt:
         x: the inputs, shape (n, d).
         y: their classes, shape (n,).
         norm: of distances; `linf` is measured in shares of each feature's range.
-        bound: greatest distance of an adversarial example that counts.
+        bound: greatest distance of an adversarial example that counts, shape (n,).
         span: each feature's range, shape (d,); 1 where it is 0.
         best: the nearest adversarial examples so far, as the API has it, shape (n, d); the inputs where there is none.
         distance: of them, shape (n,); infinite where there is none.
         spent: queries for each input, shape (n,).
         found: queries in all when an input was done, shape (n,); 0 for those that are not.
         asked: queries in all.
-        status: of the refusal that ended it; None when none did.
+        ended: by what refusal it was ended, in words; empty when by none.
     """
 
     x: Floats
     y: Ints
     norm: Norm
-    bound: float
+    bound: Floats
     span: Floats
     best: Floats = field(init=False)
     distance: Floats = field(init=False)
     spent: Ints = field(init=False)
     found: Ints = field(init=False)
     asked: int = 0
-    status: int | None = None
+    ended: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -81,7 +82,7 @@ class Hunt:
         nearest = int(away.argmin())
         if away[nearest] < self.distance[i]:
             self.distance[i], self.best[i] = away[nearest], rows[wrong[nearest]]
-            if not self.found[i] and away[nearest] <= self.bound * (1 + ROUNDING):
+            if not self.found[i] and away[nearest] <= self.bound[i] * (1 + ROUNDING):
                 self.found[i] = self.asked
 
 
@@ -163,12 +164,12 @@ def hunt(api: Api, found: Hunt, plans: Sequence[Plan], limit: int, at_once: int 
         try:
             scores = api.ask(rows)
         except Refused as error:
-            found.status = error.status
+            found.ended = refusal(error)
             scores = np.empty((0, 1)) if error.answers is None else error.answers
             if not len(scores) and not found.asked:
                 raise
         _hand_out(found, plans, wanted, scores)
-        if found.status is not None:
+        if found.ended:
             return
 
 
@@ -202,9 +203,9 @@ def won(judge: Judge, found: Hunt) -> Bools:
     return (said != found.y) & near
 
 
-def tried(how: str, wins: Bools, *, plain: bool = True) -> Try:
+def tried(how: str, wins: Bools, metric: str = "success", *, plain: bool = True) -> Try:
     """Return the share of inputs that were won as a try."""
-    return Try(how, {"success": wilson(int(wins.sum()), len(wins))}, plain)
+    return Try(how, {metric: wilson(int(wins.sum()), len(wins))}, plain)
 
 
 def curve(found: Hunt, wins: Bools) -> list[tuple[int, float]]:
@@ -216,7 +217,7 @@ def curve(found: Hunt, wins: Bools) -> list[tuple[int, float]]:
 
 def told(found: Hunt, wins: Bools) -> str:
     """Say in a sentence how many queries a success took, and what ended the search if the API did."""
-    ended = "" if found.status is None else f"; the API refused ({found.status}), which another account does not meet"
+    ended = f"; {found.ended}" if found.ended else ""
     if not wins.any():
         return f"no success in {found.asked:,} queries{ended}"
     each = found.spent[wins]
@@ -224,6 +225,13 @@ def told(found: Hunt, wins: Bools) -> str:
         f"{int(wins.sum())} of {len(wins)} inputs, a median of {int(np.median(each))} queries for a success (most: "
         f"{int(each.max())}), {found.asked:,} in all{ended}"
     )
+
+
+def refusal(error: Refused) -> str:
+    """Say who ended a search."""
+    if isinstance(error, LimitReached):
+        return "the stated query limit ended it"
+    return f"the API refused ({error.status}), which another account would not meet at once"
 
 
 def straight(judge: Judge, found: Hunt, steps: int = 16) -> float:
@@ -234,10 +242,10 @@ def straight(judge: Judge, found: Hunt, steps: int = 16) -> float:
     rows = cast("Floats", judge.test_x)
     said = judge.truth(rows).argmax(axis=1)
     wins = 0
-    for x, y in zip(found.x, found.y, strict=True):
+    for x, y, bound in zip(found.x, found.y, found.bound, strict=True):
         others = rows[said != y]
         offset = others[int(distances(others - x, found.norm, found.span).argmin())] - x
-        most = min(1.0, found.bound / float(distances(offset[None], found.norm, found.span)[0]))
+        most = min(1.0, float(bound / distances(offset[None], found.norm, found.span)[0]))
         line = x + np.linspace(0, most, steps)[1:, None] * offset
         wins += bool((judge.truth(line).argmax(axis=1) != y).any())
     return wins / len(found.x)
@@ -260,9 +268,46 @@ def wilson(hits: int, n: int) -> Measure:
 def nearby(world: World, found: Hunt) -> Outcome:
     """Return the outcome of a search by labels for adversarial examples within a Euclidean distance."""
     wins = won(world.judge, found)
-    about = f"within a Euclidean distance of {found.bound:.3g}"
+    about = f"within a Euclidean distance of {found.bound.max():.3g}"
     notes = (
         f"{about}: {told(found, wins)}",
         f"{about}, a straight line towards the nearest input of another class wins {straight(world.judge, found):.0%}",
     )
     return Outcome([tried("labels", wins)], world.api.asked, curve(found, wins), notes=notes)
+
+
+def then_labels(
+    world: World, found: Hunt, plans: Sequence[Plan], about: str, metric: str = "success", limit: int = 1000
+) -> Outcome:
+    """Report what scores won, then go on by labels with the inputs that they did not.
+
+    Whoever sees that scores mislead, or are gone, needs labels only. That is another account's work, so that a spent
+    budget does not end it.
+
+    Args:
+        world: what is attacked.
+        found: what the published attack left.
+        plans: for the same inputs, reading labels only.
+        about: the bound in words.
+        metric: what the share of inputs is called.
+        limit: most further queries for one input.
+    """
+    wins = won(world.judge, found)
+    tries, points = [tried("scores", wins, metric)], curve(found, wins)
+    notes = [
+        f"{about}, scores: {told(found, wins)}",
+        f"{about}, a straight line towards the nearest input of another class wins {straight(world.judge, found):.0%}",
+    ]
+    queries = world.api.asked
+    if not found.done.all():
+        api = world.account(1)
+        found.ended = ""
+        try:
+            hunt(api, found, plans, limit + int(found.spent.max()))
+        except Refused as error:
+            found.ended = refusal(error)
+        wins = won(world.judge, found)
+        points = curve(found, wins)
+        notes.append(f"then by labels, on another account: {told(found, wins)}")
+        queries += api.asked
+    return Outcome([*tries, tried("scores, then labels", wins, metric, plain=False)], queries, points, notes=notes)

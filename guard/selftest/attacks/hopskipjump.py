@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from guard.selftest.attacks.boundary import FIRST, ITERATIONS, walk
 from guard.selftest.attacks.evasion import Hunt, hunt, inputs, nearby, reach, span_of
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
@@ -53,7 +55,7 @@ class HopSkipJump:
         """Attack all inputs in lock-step."""
         x, y = inputs(world, self.images)
         low, high = world.knows.low, world.knows.high
-        found = Hunt(x, y, "l2", reach(world.judge, self.share), span_of(world))
+        found = Hunt(x, y, "l2", np.full(len(x), reach(world.judge, self.share)), span_of(world))
         plans = [
             walk(row, int(c), low, high, world.rng(f"plan {i}"), self.iterations, self.first)
             for i, (row, c) in enumerate(zip(x, y, strict=True))

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from guard.selftest.attacks.boundary import box_around, then_labels
-from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, margin, span_of
+from guard.selftest.attacks.boundary import box_around, corner_plans
+from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, margin, span_of, then_labels
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
 from guard.selftest.measures import Floats
 
@@ -60,9 +60,10 @@ class Nes:
         momentum: share of the past gradients that a step keeps.
 
     Source: Ilyas, Engstrom, Athalye, Lin, ICML 2018, sections 2.1 and 2.2. Differs: untargeted; the loss is the margin
-    of log probabilities; fewer and wider directions, for 64 dimensions and for scores that are rounded; an input is given
-    up after five gradients of 0 in a row; for inputs that scores did not win, it goes on by labels on another account
-    (see `boundary.then_labels`), with the boundary's normal in place of section 2.4's gradient of a smoothed label.
+    of log probabilities; fewer and wider directions, for 64 dimensions and for scores that are rounded; an input is
+    given up after five gradients of 0 in a row; for inputs that scores did not win, it goes on by labels on another
+    account (see `boundary.corner_plans`), with the boundary's normal in place of section 2.4's gradient of a smoothed
+    label.
     """
 
     name: ClassVar[str] = "nes"
@@ -95,7 +96,7 @@ class Nes:
     def run(self, world: World) -> Outcome:
         """Attack all inputs in lock-step, then go on by labels."""
         x, y = inputs(world, self.images)
-        found = Hunt(x, y, "linf", self.reach, span_of(world))
+        found = Hunt(x, y, "linf", np.full(len(x), self.reach), span_of(world))
         least, most = box_around(world, found)
         plans = [
             nes(
@@ -105,7 +106,8 @@ class Nes:
             for i in range(len(x))
         ]  # fmt: skip
         hunt(world.api, found, plans, self.limit)
-        return then_labels(world, found)
+        about = f"within {self.reach:g} of each feature's range"
+        return then_labels(world, found, corner_plans(world, found), about)
 
 
 ATTACKS: tuple[Attack, ...] = (Nes(),)

@@ -35,6 +35,8 @@ MODULES: tuple[str, ...] = (
     "surfree",
     "square",
     "nes",
+    "anomaly_evasion",
+    "good_words",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 

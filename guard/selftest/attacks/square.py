@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from guard.selftest.attacks.boundary import box_around, then_labels
-from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, margin, span_of
+from guard.selftest.attacks.boundary import box_around, corner_plans
+from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, margin, span_of, then_labels
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
 from guard.selftest.measures import Floats, Ints
 
@@ -78,7 +78,7 @@ class Square:
 
     Source: Andriushchenko, Croce, Flammarion, Hein, ECCV 2020, algorithms 1 and 2 (maximum norm). Differs: the loss is
     the margin of log probabilities, since an API gives no logits; for inputs that scores did not win, it
-    goes on by labels on another account (see `boundary.then_labels`).
+    goes on by labels on another account (see `boundary.corner_plans`).
     """
 
     name: ClassVar[str] = "square"
@@ -109,14 +109,15 @@ class Square:
     def run(self, world: World) -> Outcome:
         """Attack all inputs in lock-step, then go on by labels."""
         x, y = inputs(world, self.images)
-        found = Hunt(x, y, "linf", self.reach, span_of(world))
+        found = Hunt(x, y, "linf", np.full(len(x), self.reach), span_of(world))
         least, most = box_around(world, found)
         plans = [
             square(x[i], int(y[i]), (least[i], most[i]), world.rng(f"plan {i}"), self.limit, self.area)
             for i in range(len(x))
         ]
         hunt(world.api, found, plans, self.limit)
-        return then_labels(world, found)
+        about = f"within {self.reach:g} of each feature's range"
+        return then_labels(world, found, corner_plans(world, found), about)
 
 
 ATTACKS: tuple[Attack, ...] = (Square(),)

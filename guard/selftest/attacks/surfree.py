@@ -128,8 +128,8 @@ class SurFree:
     Source: Maho, Furon, Le Merrer, CVPR 2021, algorithm 1, with the authors' defaults (30 degrees, factor .98, three
     angles a sense, search to .01 in the cosine). Differs: directions are Gaussian, where the paper draws them from the
     low frequencies of a cosine transform, which means little on 8 x 8 pixels and nothing on other vectors; fewer
-    directions are kept, since 64 dimensions hold no 100 orthogonal ones; a search ends as soon as a query is adversarial
-    within the bound.
+    directions are kept, since 64 dimensions hold no 100 orthogonal ones; a search ends as soon as a query is
+    adversarial within the bound.
     """
 
     name: ClassVar[str] = "surfree"
@@ -158,7 +158,7 @@ class SurFree:
         """Attack all inputs in lock-step."""
         x, y = inputs(world, self.images)
         low, high = world.knows.low, world.knows.high
-        found = Hunt(x, y, "l2", reach(world.judge, self.share), span_of(world))
+        found = Hunt(x, y, "l2", np.full(len(x), reach(world.judge, self.share)), span_of(world))
         plans = [
             surfree(row, int(c), low, high, world.rng(f"plan {i}"), self.steps, self.signs, self.kept)
             for i, (row, c) in enumerate(zip(x, y, strict=True))

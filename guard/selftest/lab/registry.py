@@ -17,6 +17,7 @@ FAMILIES: tuple[str, ...] = (
     "records",
     "members",
     "bits",
+    "anomalies",
 )
 """Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`,
 which raises KeyError for a suffix that is not its own."""
