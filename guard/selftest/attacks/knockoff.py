@@ -75,7 +75,7 @@ def patches(n: int, side: int, rng: np.random.Generator) -> Floats:
             small = image[: h * s, : w * s].reshape(h, s, w, s).mean(axis=(1, 3))
             windows = np.lib.stride_tricks.sliding_window_view(small, (side, side))
             top, left = rng.integers(windows.shape[0], size=len(rows)), rng.integers(windows.shape[1], size=len(rows))
-            found[rows] = windows[top, left].reshape(len(rows), -1)
+            found[rows] = windows[top, left].reshape(len(rows), side * side)
     return found
 
 

@@ -13,6 +13,7 @@ from guard.selftest.attacks.harvest import harvest
 from guard.selftest.attacks.network import Network
 from guard.selftest.attacks.network_copies import (
     ANSWERS,
+    LABELS,
     SOFTENED,
     Lesson,
     copy_of,
@@ -56,7 +57,7 @@ class Mimic:
     )
     victim: ClassVar[str] = "digits"
     metric: ClassVar[str] = "score_advantage"
-    control: ClassVar[tuple[Criterion, ...]] = (Criterion("score_advantage", 0.05),)
+    control: ClassVar[tuple[Criterion, ...]] = (Criterion("score_advantage", 0.1),)
     helps: ClassVar[str] = (
         "fewer score levels, and a budget of graded answers: where answers are labels the advantage is 0"
     )
@@ -71,18 +72,21 @@ class Mimic:
     def run(self, world: World) -> Outcome:
         """Ask, train twice on the same queries, compare."""
         asked, y = harvest(world.api, own_then_mixed(world, self.queries), world.knows.classes)
-        networks: dict[str, Network] = {}
+        x = cast("Floats", asked)
+        networks = {LABELS: self.trained(world, Lesson(x, hard(y)))}
+        other = copy_of(world.knows, networks[LABELS])
         tries: list[Try] = []
-        for how, lesson in from_scores(cast("Floats", asked), y, self.temperature).items():
+        for how, lesson in from_scores(x, y, self.temperature).items():
             world.progress(0.4 + 0.1 * len(tries), f"training on {how}")
-            passes = enough(self.epochs, self.queries, len(lesson.x))
-            start = networks.get(lesson.after)
-            networks[how] = train(world.knows, lesson, self.hidden, passes, world.rng("network"), start)
-            labels = Lesson(lesson.x, hard(lesson.y))
-            other = train(world.knows, labels, self.hidden, passes, world.rng("network"))
-            copies = copy_of(world.knows, networks[how], lesson.temperature), copy_of(world.knows, other)
-            tries.append(Try(how, self.compared(world, *copies), plain=how in (ANSWERS, SOFTENED)))
+            networks[how] = self.trained(world, lesson, networks.get(lesson.after))
+            copy = copy_of(world.knows, networks[how], lesson.temperature)
+            tries.append(Try(how, self.compared(world, copy, other), plain=how in (ANSWERS, SOFTENED)))
         return Outcome(tries, world.api.asked)
+
+    def trained(self, world: World, lesson: Lesson, start: Network | None = None) -> Network:
+        """Train a network, always from the same first weights."""
+        passes = enough(self.epochs, self.queries, len(lesson.x))
+        return train(world.knows, lesson, self.hidden, passes, world.rng("network"), start)
 
     def compared(self, world: World, copy: Copy, other: Copy) -> dict[str, Measure]:
         """Measure how much closer a copy from scores is than one from labels, and the former itself."""

@@ -148,7 +148,7 @@ def from_scores(x: Floats, y: Floats, temperature: float) -> dict[str, Lesson]:
         rows = np.concatenate((np.repeat(np.flatnonzero(~bare), repeats), np.flatnonzero(bare)))
         found[GRADED] = Lesson(x[~bare], scores[~bare])
         found[WEIGHED] = Lesson(x[rows], scores[rows])
-    elif (y == 0).mean() < FEW:
+    elif WINNERS not in found and (y == 0).mean() < FEW:
         found[SOFTENED] = Lesson(x, y, temperature)
     cells = cells_of(y)
     if cells is not None:
@@ -191,8 +191,11 @@ def hard(y: Floats) -> Floats:
 
 
 def to_unit(knows: Knowledge, x: Floats) -> Floats:
-    """Map each feature's range to 0 to 1; a constant feature is only shifted."""
-    return (x - knows.low) / np.where(knows.high > knows.low, knows.high - knows.low, 1.0)
+    """Scale features to order one: 0 to 1 over their ranges, so that black stays 0; signed ones are centred."""
+    wide = np.where(knows.high > knows.low, knows.high - knows.low, 1.0)
+    if knows.low.min() >= 0:
+        return (x - knows.low) / wide
+    return (x - cast("Floats", knows.own_x).mean(axis=0)) / (wide / 2)
 
 
 def softened(y: Floats, temperature: float) -> Floats:
