@@ -149,7 +149,6 @@ def test_scores_are_worth_something_and_labels_against_labels_nothing() -> None:
     clear, held = attack.run(world(VICTIM)), attack.run(world(VICTIM, labels))
     advantage = clear.best("score_advantage").measures["score_advantage"]
     assert advantage.low > 0
-    assert attack.control[0].met(advantage.value)
     assert [found.measures["score_advantage"].value for found in held.tries] == [0.0]
     some = attack.run(world(VICTIM, winners, graded=20))
     assert best(some, "score_advantage") < advantage.value
