@@ -227,6 +227,8 @@ class HttpApi:
             return np.empty((0, max(1, self._classes)))
         width = self._classes or max(m.shape[1] for m in members.values())
         copies = [m for m in members.values() if m.shape[1] == width]
+        # Counts and logits are as wide as probabilities, and may look more detailed.
+        copies = [m for m in copies if m.size and m.min() >= 0 and m.max() <= 1] or copies
         if width > 1 and copies:
             return max(copies, key=lambda m: len(np.unique(m)))
         if width == 1:

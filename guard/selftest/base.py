@@ -191,6 +191,8 @@ class World:
             same policy but for budgets (undefended in the control); models are those of `guard.selftest.lab`.
         progress: told the share that is done, 0 to 1, and what is being done.
         pace: lets a day go by on Guard's clock; None where no clock can be turned.
+        others: gives an API as a customer asks it who is not the attacker, by account number: no wrapper changes what
+            other people ask. None where there are no other customers.
     """
 
     api: Api
@@ -201,6 +203,7 @@ class World:
     shadow: Callable[[str], Api]
     progress: Callable[[float, str], None] = lambda share, what: None
     pace: Callable[[], None] | None = None
+    others: Callable[[int], Api] | None = None
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """Return a generator of its own for each purpose, so that one draw more moves no other."""

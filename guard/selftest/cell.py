@@ -121,7 +121,7 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
         url = cell.shadow_url or cell.url
         return HttpApi(url, OpenInference(name), classes, headers=headers, batch=SHADOW_BATCH)
 
-    return World(account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell))
+    return World(account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell), account)
 
 
 def _pace(cell: Cell) -> Callable[[], None] | None:

@@ -1,26 +1,30 @@
-"""What attribute inference shares: the targets, asking about every candidate, and how guesses are measured.
+"""What attribute inference shares: the targets, and asking about every candidate.
 
-A guess is the candidate with the greatest score, and scores are log-probabilities: log prior + log likelihood. Where an
-answer is missing or tells no two candidates apart, the prior decides.
+A target costs a query a candidate. Who wants to know about one person spends no budget, so that a budget spent on all
+targets says little about each: where one was, a few targets are asked about again from accounts of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guard.selftest.api import is_label
-from guard.selftest.attacks.fit import cross_entropy
-from guard.selftest.base import Api, Outcome, Refused, Try, Unresolved, World
-from guard.selftest.measures import Floats, Ints, Measure, mean_of
+from guard.selftest.base import Api, Refused, Unresolved, World
+from guard.selftest.measures import Floats, Ints
 
 Bools = NDArray[np.bool_]
 ROUND = 64
 """Targets whose candidates go out together."""
+ACCOUNTS = range(1, 16)
+"""The attacker's further accounts, for a few targets each."""
+SPENT = 0.9
+"""Share of answers that are labels or refused from which a budget is taken for spent."""
+FEW = 24
+"""Queries that each of them asks: as many graded answers as a strict budget bears on eight features."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Targets:
         column: the sensitive answer's.
         values: what it may be, shape (v,).
         log_prior: how common each is, shape (v,).
+        rows: which of the world's targets they are, shape (n,).
     """
 
     x: Floats
@@ -40,6 +45,7 @@ class Targets:
     column: int
     values: Floats
     log_prior: Floats
+    rows: Ints
 
     @classmethod
     def of(cls, world: World) -> Targets:
@@ -58,7 +64,12 @@ class Targets:
             cast("int", extra["sensitive"]),
             cast("Floats", extra["values"]),
             np.log(prior),
+            np.arange(len(cast("Floats", extra["targets_x"]))),
         )
+
+    def only(self, rows: Ints) -> Targets:
+        """Return some of the targets, by number among these."""
+        return replace(self, x=self.x[rows], y=self.y[rows], rows=self.rows[rows])
 
     def candidates(self) -> Floats:
         """Return each target's record with each candidate in its place, shape (n * v, d), a target's together."""
@@ -117,118 +128,38 @@ def ask_counts(api: Api, targets: Targets) -> Floats | None:
         return None
 
 
-def likelihood(answers: Floats, y: Ints) -> Floats:
-    """Return the log of what answers, shape (n, v, k), give each target's true label, shape (n, v).
+def ask_few(world: World, targets: Targets, answers: Floats) -> tuple[Targets, Floats] | None:
+    """Ask about a few targets from further accounts, one target a request, where a budget ended the graded answers.
 
-    A score that reads 0 was rounded or truncated away: it counts as its share of what is missing to 1, or a thousandth.
-    """
-    missing = np.maximum(1.0 - answers.sum(axis=2), 0.0)
-    zeros = np.maximum((answers <= 0).sum(axis=2), 1)
-    scores = np.take_along_axis(answers, y[:, None, None], axis=2)[:, :, 0]
-    return np.log(np.where(scores > 0, scores, np.maximum(missing / zeros, 1e-3)))
-
-
-def distance(answers: Floats, leaked: Floats) -> Floats:
-    """Return how far each candidate's answer is from the leaked one, shape (n, v).
-
-    L1; where no candidate's answer is the leaked one and either side was told no more than a label, since a budget was
-    spent: 2 if they name different classes and 0 if not.
+    The first members are asked about: whoever is after one person knows whom.
 
     Args:
-        answers: to candidates, shape (n, v, k).
-        leaked: to the true record, shape (n, k).
+        world: gives the accounts.
+        targets: all of them.
+        answers: what was answered before, shape (n, v, k).
+
+    Returns:
+        (the targets that were answered, their answers of shape (m, v, k)); None where no budget was spent, or where
+        further accounts hear labels alone.
     """
-    far = np.abs(answers - leaked[:, None, :]).sum(axis=2)
-    n, v, k = answers.shape
-    if k == 1:
-        return far
-    told, heard = np.nan_to_num(answers), np.nan_to_num(leaked)
-    bare = is_label(told.reshape(n * v, k)).reshape(n, v).any(axis=1) | is_label(heard)
-    unmatched = bare & ~(far < 1e-9).any(axis=1)
-    differ: Floats = 2.0 * (told.argmax(axis=2) != heard.argmax(axis=1)[:, None]).astype(np.float64)
-    far[unmatched] = np.where(np.isnan(far[unmatched]), np.nan, differ[unmatched])
-    return far
+    if np.mean(_bare(answers)) < SPENT:
+        return None
+    members = np.flatnonzero(cast("Bools", world.judge.secret("targets_member"))[targets.rows])
+    each, found = max(1, FEW // len(targets.values)), list[Floats]()
+    try:
+        for i, number in enumerate(ACCOUNTS):
+            api = world.account(number)
+            for j in members[i * each : (i + 1) * each]:
+                found.append(api.ask(targets.only(np.array([j])).candidates()))
+            if all(_bare(told[None]).all() for told in found):
+                return None
+    except (Refused, Unresolved):  # there is no such account, or it is spent already
+        pass
+    return (targets.only(members[: len(found)]), np.array(found)) if found else None
 
 
-def guessed(targets: Targets, evidence: Floats, log_prior: Floats | None = None) -> Ints:
-    """Return the most probable candidates by number, shape (n,).
-
-    Args:
-        targets: give the prior.
-        evidence: log-likelihoods, shape (n, v); a target with a NaN among its own is left to the prior.
-        log_prior: instead of the targets' own, shape (n, v).
-    """
-    known = np.where(np.isnan(evidence).any(axis=1, keepdims=True), 0.0, evidence)
-    return np.asarray((known + (targets.log_prior if log_prior is None else log_prior)).argmax(axis=1), dtype=np.int64)
-
-
-def imputed(world: World, targets: Targets) -> Floats:
-    """Return the log-probability of each candidate given a target's other answers and label, (n, v). Asks nothing.
-
-    A softmax regression on the attacker's own records (Jayaraman and Evans, CCS 2022, call this imputation).
-    """
-    own, labels = cast("Floats", world.knows.own_x), cast("Floats", world.knows.own_y)
-    spread = np.where(world.knows.std > 0, world.knows.std, 1.0)
-
-    def features(x: Floats, y: Ints | Floats) -> Floats:
-        rest = np.delete((x - own.mean(axis=0)) / spread, targets.column, axis=1)
-        if world.knows.classes > 1:
-            return np.column_stack((rest, np.eye(world.knows.classes)[y.astype(np.int64)]))
-        return np.column_stack((rest, (y - labels.mean()) / labels.std()))
-
-    column = np.abs(own[:, targets.column][:, None] - targets.values).argmin(axis=1)
-    copy = cross_entropy(features(own, labels), np.eye(len(targets.values))[column], 1e-3, steps=200)
-    return np.log(np.maximum(copy.probabilities(features(targets.x, targets.y)), 1e-9))
-
-
-def tried(
-    world: World, targets: Targets, guesses: Mapping[str, Ints], plain: frozenset[str], without: Ints | None = None
-) -> list[Try]:
-    """Measure guesses by how they were made: `accuracy` and `advantage` of members, and others' `accuracy_non_members`.
-
-    Args:
-        world: holds the truth.
-        targets: whom the guesses are about.
-        guesses: candidates by number, shape (n,).
-        plain: which of them are published attacks.
-        without: the same attacker's guesses before asking, which `advantage` is above; from the prior if left out.
-    """
-    truth, members = _truth(world)
-    before = targets.values[targets.log_prior.argmax() if without is None else without] == truth
-    rng = world.rng("bootstrap")
-    tries: list[Try] = []
-    for how, guess in guesses.items():
-        right = (targets.values[guess] == truth).astype(np.float64)
-        measures: dict[str, Measure] = {
-            "accuracy": mean_of(right[members], rng),
-            "accuracy_non_members": mean_of(right[~members], rng),
-            "advantage": mean_of((right - before)[members], rng),
-        }
-        tries.append(Try(how, measures, how in plain))
-    return tries
-
-
-def unasked(world: World) -> Outcome:
-    """Guess without asking: the commonest answer, and what own records of people like the target suggest."""
-    targets = Targets.of(world)
-    prior = np.full(len(targets.x), int(targets.log_prior.argmax()))
-    own = np.asarray(imputed(world, targets).argmax(axis=1), dtype=np.int64)
-    tries = tried(world, targets, {"the commonest answer": prior, "imputed from own records": own}, frozenset())
-    return Outcome(tries, 0, notes=[said(world, targets)])
-
-
-def said(world: World, targets: Targets) -> str:
-    """Say how often those are right who never ask."""
-    truth, members = _truth(world)
-    prior = targets.values[targets.log_prior.argmax()] == truth
-    own = targets.values[imputed(world, targets).argmax(axis=1)] == truth
-    return (
-        f"who never asks is right about {prior[members].mean():.3f} of {int(members.sum())} members and "
-        f"{prior[~members].mean():.3f} of {int((~members).sum())} non-members by guessing the commonest answer, about "
-        f"{own[members].mean():.3f} and {own[~members].mean():.3f} by imputing from {len(world.knows.own_x)} records"
-    )
-
-
-def _truth(world: World) -> tuple[Floats, Bools]:
-    """Return the targets' sensitive answers, and which targets were trained on."""
-    return cast("Floats", world.judge.secret("targets_sensitive")), cast("Bools", world.judge.secret("targets_member"))
+def _bare(answers: Floats) -> Bools:
+    """Say which answers, shape (n, v, k), are refused or no more than a label."""
+    flat = answers.reshape(-1, answers.shape[2])
+    refused = np.isnan(flat.sum(axis=1))
+    return refused | is_label(np.nan_to_num(flat)) if answers.shape[2] > 1 else refused

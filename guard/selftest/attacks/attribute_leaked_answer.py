@@ -7,12 +7,15 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from guard.selftest.attacks.attribute import Targets, ask_candidates, distance, guessed, likelihood, said, tried
+from guard.selftest.attacks.attribute import Targets, ask_candidates, ask_few
+from guard.selftest.attacks.guesses import distance, guessed, likelihood, said, tried
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, World
-from guard.selftest.measures import Floats
+from guard.selftest.measures import Floats, Ints
 
-OTHERS = range(8, 32)
+OTHERS = range(16, 32)
 """Accounts of the targets' own clients: each a customer of its own, none of them the attacker's."""
+TOGETHER = 8
+"""Records that such a client sends in one request: few, since a budget cuts a request as a whole."""
 PLAIN = 0.002
 TOLERANCES = (PLAIN, 0.02, 0.1, 0.3)
 
@@ -59,13 +62,25 @@ class LeakedAnswer:
         targets = Targets.of(world)
         leaked = overhear(world, targets)
         answers = ask_candidates(world, targets)
+        tries = tried(
+            world, targets, self.guesses(world, targets, answers, leaked), frozenset({f"tolerance {PLAIN:g}"})
+        )
+        few = ask_few(world, targets, answers)
+        further = 0 if few is None else few[1].shape[0] * few[1].shape[1]
+        if few is not None:
+            guesses = self.guesses(world, *few, leaked[few[0].rows])
+            named = {f"{how}, few people an account": guess for how, guess in guesses.items()}
+            tries += tried(world, few[0], named, frozenset())
+        return Outcome(tries, world.api.asked + further, notes=[said(world, targets)])
+
+    def guesses(self, world: World, targets: Targets, answers: Floats, leaked: Floats) -> dict[str, Ints]:
+        """Guess with every tolerance, without and with the true label."""
         far = distance(answers, leaked) / self.unit(world)
         guesses = {f"tolerance {t:g}": guessed(targets, -far / t) for t in self.tolerances}
         if world.knows.classes > 1:
             known = likelihood(answers, targets.y.astype(np.int64))
             guesses |= {f"tolerance {t:g}, true label": guessed(targets, known - far / t) for t in self.tolerances}
-        tries = tried(world, targets, guesses, frozenset({f"tolerance {PLAIN:g}"}))
-        return Outcome(tries, world.api.asked, notes=[said(world, targets)])
+        return guesses
 
     def unit(self, world: World) -> float:
         """Return what distances are counted in."""
@@ -79,18 +94,18 @@ def overhear(world: World, targets: Targets) -> Floats:
     """
     records = targets.x.copy()
     records[:, targets.column] = cast("Floats", world.judge.secret("targets_sensitive"))
+    client = world.account if world.others is None else world.others
     leaked = np.full((len(records), max(1, world.knows.classes)), np.nan)
     for i, number in enumerate(OTHERS):
         rows = np.arange(i, len(records), len(OTHERS))
         if not len(rows):
             break
+        api = client(number)
         try:
-            answers = world.account(number).ask(records[rows])
-        except Refused as error:
-            if error.answers is None or not len(error.answers):
-                continue
-            answers = error.answers
-        leaked[rows[: len(answers)]] = answers
+            for j in range(0, len(rows), TOGETHER):
+                leaked[rows[j : j + TOGETHER]] = api.ask(records[rows[j : j + TOGETHER]])
+        except Refused:  # this client hears no more
+            continue
     return leaked
 
 

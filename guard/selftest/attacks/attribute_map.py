@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import numpy as np
 
-from guard.selftest.attacks.attribute import (
-    Targets,
-    ask_candidates,
-    ask_counts,
-    guessed,
-    imputed,
-    likelihood,
-    said,
-    tried,
-)
-from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
-from guard.selftest.measures import Floats, Ints
+from guard.selftest.attacks.attribute import Targets, ask_candidates, ask_counts, ask_few
+from guard.selftest.attacks.guesses import guessed, imputed, likelihood, said, tried
+from guard.selftest.base import Attack, Criterion, Outcome, Threat, Try, World
+from guard.selftest.measures import Floats
 
+FEW_SAID = "few people an account"
 PUBLISHED = frozenset({"confusion matrix", "leaf counts", "confidence", "error model"})
 
 
@@ -63,11 +56,23 @@ class AttributeMap:
         targets = Targets.of(world)
         answers = ask_candidates(world, targets)
         evidence = dict(self.evidence(world, targets, answers))
+        counts = ask_counts(world.api, targets)
+        if counts is not None:
+            evidence["leaf counts"] = _of_counts(counts, targets)
+        tries = self.guesses(world, targets, evidence)
+        few = ask_few(world, targets, answers)
+        further = 0 if few is None else few[1].shape[0] * few[1].shape[1]
+        if few is not None:
+            found = self.guesses(world, few[0], dict(self.evidence(world, *few)))
+            tries += [replace(t, how=f"{t.how}, {FEW_SAID}", plain=False) for t in found]
+        return Outcome(tries, world.api.asked + further, notes=[said(world, targets)])
+
+    def guesses(self, world: World, targets: Targets, evidence: dict[str, Floats]) -> list[Try]:
+        """Guess in every way, with the prior and with an imputed one."""
         tries = tried(world, targets, {how: guessed(targets, found) for how, found in evidence.items()}, PUBLISHED)
         prior = imputed(world, targets)
         more = {f"{how}, imputed prior": guessed(targets, found, prior) for how, found in evidence.items()}
-        tries += tried(world, targets, more, frozenset(), np.asarray(prior.argmax(axis=1), dtype=np.int64))
-        return Outcome(tries, world.api.asked, notes=[said(world, targets)])
+        return tries + tried(world, targets, more, frozenset(), np.asarray(prior.argmax(axis=1), dtype=np.int64))
 
     def evidence(self, world: World, targets: Targets, answers: Floats) -> Iterator[tuple[str, Floats]]:
         """Yield how well each candidate explains a target's true label, log-likelihoods of shape (n, v), by how."""
@@ -75,9 +80,6 @@ class AttributeMap:
         confusion = np.log(cast("Floats", world.knows.extra["confusion"]))
         yield "confusion matrix", np.where(gone, np.nan, confusion[y[:, None], np.nan_to_num(answers).argmax(axis=2)])
         yield "confidence", likelihood(answers, y)
-        counts = ask_counts(world.api, targets)
-        if counts is not None:
-            yield "leaf counts", _of_counts(counts, y, targets)
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,12 @@ class OfValue(AttributeMap):
         yield "error model", -0.5 * ((targets.y[:, None] - answers[:, :, 0]) / std) ** 2
 
 
-def _of_counts(counts: Floats, y: Ints, targets: Targets) -> Floats:
+def _of_counts(counts: Floats, targets: Targets) -> Floats:
     """Return the log of each candidate's count of class y over its prior, which the count holds already.
 
     Candidates that lead to one leaf share its count by their priors.
     """
-    own = np.take_along_axis(counts, y[:, None, None], axis=2)[:, :, 0]
+    own = np.take_along_axis(counts, targets.y.astype(np.int64)[:, None, None], axis=2)[:, :, 0]
     same = (counts[:, :, None, :] == counts[:, None, :, :]).all(axis=3)
     return np.log(own + 1e-3) - np.log(same @ np.exp(targets.log_prior))
 

@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from guard.selftest.api import one_hot
-from guard.selftest.attacks.attribute import unasked
 from guard.selftest.attacks.equation_solving import scale_of, unscaled
 from guard.selftest.attacks.extraction import measure
 from guard.selftest.attacks.fit import Linear, cross_entropy
+from guard.selftest.attacks.guesses import unasked
 from guard.selftest.attacks.network import fit_network
 from guard.selftest.attacks.text_copy import fit_text, words_of
 from guard.selftest.base import Outcome, Try, Unresolved, World
