@@ -52,12 +52,13 @@ def _mixed(x: Floats, y: Floats, bare: np.ndarray[tuple[int], np.dtype[np.bool_]
     graded = told(y[~bare])
     if (y[~bare] > 0).all():
         yield "equations, graded answers", least_squares(x[~bare], y[~bare])
-    repeats = max(1, int(bare.sum()) // int((~bare).sum()))
+    repeats = int(bare.sum()) // int((~bare).sum())
     weighed = np.concatenate((np.repeat(x[~bare], repeats, axis=0), x[bare]))
     answers = np.concatenate((np.repeat(graded, repeats, axis=0), y[bare]))
     for ridge in RIDGES[1:]:
         yield f"graded answers {ridge:g}", cross_entropy(x[~bare], graded, ridge)
-        yield f"graded answers weighed up {ridge:g}", cross_entropy(weighed, answers, ridge)
+        if repeats > 1:
+            yield f"graded answers weighed up {ridge:g}", cross_entropy(weighed, answers, ridge)
 
 
 def _beyond(x: Floats, y: Floats, graded: Floats, rng: np.random.Generator) -> Iterator[tuple[str, Linear]]:
