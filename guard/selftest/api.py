@@ -7,7 +7,7 @@ splits a batch that is refused for its size, and counts what came back.
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ from guard.selftest.base import Refused, Rows, Tally
 from guard.selftest.measures import Floats
 
 TIMEOUT_S = 60.0
+GENTLE, GENTLE_ROWS = 8, 512
+"""The first rows go out in batches of this many, so that hardly any graded answer of a budget is left unused."""
 _RETRIES = 2
 
 
@@ -172,7 +174,7 @@ class HttpApi:
 
     def _ask(self, x: Rows) -> tuple[dict[str, Floats], Refused | None]:
         """Ask in batches; a batch that is refused is halved, so that every row that may be answered is."""
-        waiting = [x[i : i + self._batch] for i in range(0, len(x), self._batch)]
+        waiting = list(self._batches(x))
         parts: list[dict[str, Floats]] = []
         while waiting:
             rows = waiting.pop(0)
@@ -188,6 +190,14 @@ class HttpApi:
                     self._count_refusal(error.status)
                 return self._join(parts), error
         return self._join(parts), None
+
+    def _batches(self, x: Rows) -> Iterator[Rows]:
+        """Yield the rows in batches, small ones first: what a budget of graded answers cannot pay whole is labels."""
+        at = 0
+        while at < len(x):
+            size = min(self._batch, GENTLE) if self._asked + at < GENTLE_ROWS else self._batch
+            yield x[at : at + size]
+            at += size
 
     def _send(self, rows: Rows) -> dict[str, Floats]:
         if self._limit is not None and self._sent + len(rows) > self._limit:
