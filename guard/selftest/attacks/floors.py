@@ -17,7 +17,7 @@ from guard.selftest.attacks.extraction import measure
 from guard.selftest.attacks.fit import Linear, cross_entropy
 from guard.selftest.attacks.guesses import unasked
 from guard.selftest.attacks.network import fit_network
-from guard.selftest.attacks.text_copy import fit_text, words_of
+from guard.selftest.attacks.text_copy import fit_text, presence, words_of
 from guard.selftest.base import Outcome, Try, Unresolved, World
 from guard.selftest.lab.data import untyped
 from guard.selftest.measures import Floats, exact, fidelity
@@ -52,11 +52,12 @@ def zero_query(world: World) -> Outcome:
 
 def _texts(world: World, labels: Floats) -> list[Try]:
     own, test = cast("Sequence[str]", world.knows.own_x), cast("Sequence[str]", world.judge.test_x)
-    vocabulary = sorted({word for text in own for word in words_of(text)})
-    truth = world.judge.truth(test)
+    words = sorted({word for text in own for word in words_of(text)})
+    column = {word: i for i, word in enumerate(words)}
+    features, truth = presence(own, column), world.judge.truth(test)
     tries: list[Try] = []
     for ridge in RIDGES:
-        copy = fit_text(own, labels, vocabulary, ridge)
+        copy = fit_text(features, labels, column, ridge)
         measures = fidelity(copy.probabilities(test), truth, world.rng("bootstrap"))
         tries.append(Try(f"own labels, regression on words {ridge:g}", measures))
     return tries

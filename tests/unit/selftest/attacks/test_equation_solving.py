@@ -142,3 +142,15 @@ def test_the_floor_of_a_cell_asks_nothing() -> None:
     assert done.outcome is not None
     assert done.outcome.queries == 0
     assert "cosine" in done.outcome.best("cosine").measures
+
+
+def test_the_floor_reads_texts_too() -> None:
+    def predict(texts: Rows) -> Floats:
+        bad = np.array(["win" in str(text) for text in texts])
+        return np.stack((1 - 0.9 * bad, 0.9 * bad), axis=1)
+
+    texts = [f"{a} {b} {c}" for a in ("win", "see") for b in ("cash", "you", "now") for c in ("today", "later", "soon")]
+    knows = replace(VICTIM.knows, kind="text", size=0, classes=2, own_x=texts, own_y=predict(texts).argmax(axis=1))
+    spam = replace(VICTIM, predict=predict, knows=knows, test_x=texts[::-1], test_y=None)
+    outcome = zero_query(world(spam))
+    assert outcome.best("agreement").measures["agreement"].value == 1.0
