@@ -46,6 +46,8 @@ AttackName = Literal[
     "surfree",
     "square",
     "nes",
+    "anomaly_evasion",
+    "good_words",
 ]
 MetricName = Literal[
     "surrogate_l1",

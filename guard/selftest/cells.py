@@ -17,16 +17,47 @@ Mode = Literal["quick", "default", "full"]
 
 ADAPTIVE: tuple[tuple[str, str], ...] = (
     ("equation_solving_binary", "averaging"),
+    ("equation_solving_binary", "jitter_inside"),
+    ("equation_solving_binary", "jitter_across"),
+    ("equation_solving_binary", "clip_logits"),
+    ("equation_solving_binary", "ddae"),
+    ("equation_solving_binary", "split_keys"),
+    ("equation_solving_binary", "hide_25"),
     ("equation_solving_softmax", "split_accounts"),
+    ("active_labels", "hide_10"),
+    ("active_labels", "slow_pacing"),
+    ("extract_then_invert", "labels"),
+    ("attribute_leaked_answer", "averaging"),
+    ("membership_threshold", "jitter_across"),
     ("membership_lira", "split_accounts"),
+    ("hopskipjump", "split_accounts"),
+    ("good_words", "split_accounts"),
 )
 """(attack, wrapper) cells of the default run. `--full` tries every wrapper on every attack that it suits."""
 
-SHADOWED: frozenset[str] = frozenset({"membership_shadow", "membership_lira", "membership_lira_mlp"})
+SHADOWED: frozenset[str] = frozenset({"membership_shadow", "membership_lira", "membership_lira_mlp", "ddae"})
 """Attacks and wrappers that deploy models of their own behind a Guard of their own."""
 
 QUICK: tuple[str, ...] = ("equation_solving_binary", "equation_solving_softmax")
 """Attacks of `--quick`, beside those that the policy's gates name."""
+
+
+HEAVY: tuple[str, ...] = (
+    "equation_solving_mlp",
+    "equation_solving_softmax",
+    "retrain_uniform",
+    "retrain_in_distribution",
+    "knockoff",
+    "jbda",
+    "gibberish_text",
+    "membership_lira",
+)
+"""Attacks whose cells take longest: they start first, so that none is left alone at the end."""
+
+
+def weight(attack: str) -> int:
+    """Return where an attack's cells stand in the order of starting."""
+    return HEAVY.index(attack) if attack in HEAVY else len(HEAVY)
 
 
 def chosen(mode: Mode, only: Sequence[str], gated: frozenset[str]) -> list[Attack]:

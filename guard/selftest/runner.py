@@ -19,7 +19,7 @@ from guard.selftest import processes
 from guard.selftest.base import Attack
 from guard.selftest.cache import Cache
 from guard.selftest.cell import Cell, Done, Way
-from guard.selftest.cells import Mode, shadowed, ways
+from guard.selftest.cells import Mode, shadowed, ways, weight
 from guard.selftest.pool import Pool, Stopped, failed
 from guard.selftest.results import Report, Utility
 from guard.selftest.rows import gate_results, make_row, utility_gates
@@ -183,6 +183,7 @@ class Runner:
                 for way, wrapper in ways(attack, self.settings.mode)
                 if url or way == "defended"
             ]
+            planned.sort(key=lambda one: weight(one[0].name))
             self.listener.planned(len(planned))
             self.target.divide(sum(way == "defended" for _, way, _ in planned) * self.settings.seeds)
             with ThreadPoolExecutor(self.settings.workers) as threads:
