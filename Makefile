@@ -35,12 +35,12 @@ demo: $(VENV)/.demo ## guard a real model, ask it with and without Guard, steal 
 
 test: $(VENV)/.test ## unit, contract, property, scenario, statistical and integration tests, with branch coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -m "not real" $(ARGS)
+	@$(BIN)/coverage run -m pytest -m "not real and not lab" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-test-real: $(VENV)/.test ## real model servers and their own clients through Guard, each server in a venv of its own
-	@$(BIN)/python -m pytest -m real tests/real $(ARGS)
+test-real: $(VENV)/.test ## real model servers and their own clients through Guard, each in a venv of its own; the attack lab
+	@$(BIN)/python -m pytest -m "real or lab" $(ARGS)
 
 check: $(VENV)/.lint ## format, lint, types, imports, generated docs
 	@$(BIN)/ruff format --check

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from guard.policy.load import load_policy, plan_of
-from guard.selftest.attacks.registry import attack_named
-from guard.selftest.lab.target import Lab
-from guard.selftest.results import Report
-from guard.selftest.runner import Runner, Settings
-from guard.selftest.tuning.bench import Silent
 from tests.support import faulty_guard
+from tests.support.selftests import selftest
+
+pytestmark = pytest.mark.lab
 
 ROUTE = "version: 1\nname: planted\nroutes:\n  - name: r\n    api: open_inference\n    outputs: {kind: probabilities}\n"
 NOISY = (
@@ -42,21 +38,9 @@ PLANTED = [
 ]
 
 
-def selftest(folder: Path, text: str, fault: str) -> Report:
-    (folder / "p.yaml").write_text(text)
-    loaded = load_policy(folder / "p.yaml", env={})
-    policy, digest = loaded.policy, plan_of(loaded, api=None).digest
-    gates = policy.selftest.gates
-    command = (sys.executable, str(Path(faulty_guard.__file__)), fault)
-    settings = Settings(
-        [attack_named(str(gates[0].attack))], "quick", gates=gates, guard=command, remember="controls", utility=False
-    )
-    return Runner(policy, policy.routes[0], digest, Lab(policy, policy.routes[0]), settings, Silent()).run()
-
-
 @pytest.mark.parametrize(("fault", "policy"), PLANTED, ids=[fault for fault, _ in PLANTED])
 def test_a_planted_fault_fails_a_gate_that_a_sound_guard_holds(tmp_path: Path, fault: str, policy: str) -> None:
-    sound = selftest(tmp_path, policy, "none")
+    sound = selftest(tmp_path, policy)
     assert [row.verdict for row in sound.attacks] == ["held"], sound.attacks
     assert sound.passed
     broken = selftest(tmp_path, policy, fault)

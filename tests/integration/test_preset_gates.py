@@ -1,0 +1,90 @@
+"""Presets' gates: each holds as shipped, and fails without the part of the preset that it is there for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from guard.policy.load import load_policy
+from guard.policy.presets import preset_directory, preset_names
+from tests.support.selftests import selftest
+
+pytestmark = pytest.mark.lab
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A part of a preset, as a pattern of its lines, and the gate that fails without it."""
+
+    preset: str
+    part: str
+    attack: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.preset}-{self.part}"
+
+
+LINES = {
+    "inputs": r"^    inputs:(\n      .*|.*)+?(?=\n    \w)",
+    "information": r"^      - \{kind: information.*",
+    "grid": r"^      - \{kind: grid.*",
+    "levels": r"^      - \{kind: levels.*",
+    "label_only": r"^      - \{kind: label_only.*",
+    "top_k": r"^      - \{kind: top_k.*",
+}
+REMOVALS = [
+    Removal("balanced", "grid", "equation_solving_softmax", "surrogate_l1"),
+    Removal("balanced", "inputs", "tree_partial_inputs", "partial_answers"),
+    Removal("strict", "levels", "equation_solving_softmax", "surrogate_l1"),
+    Removal("strict", "information", "retrain_in_distribution", "graded_answers"),
+    Removal("strict", "inputs", "tree_partial_inputs", "partial_answers"),
+    Removal("label-only", "label_only", "attribute_leaked_answer_sex", "accuracy"),
+    Removal("label-only", "inputs", "tree_partial_inputs", "partial_answers"),
+]
+CARRIES_NONE = {("strict", "top_k")}
+"""`levels` behind it shares what is left evenly, so that it changes an answer's form and not what it says."""
+
+
+def without(preset: str, part: str) -> str:
+    text = (preset_directory() / f"{preset}.yaml").read_text()
+    changed = re.sub(LINES[part], "", text, flags=re.MULTILINE)
+    assert changed != text
+    # An empty list of defences or budgets reads as null.
+    return re.sub(
+        r"^    (defences|budgets):\s*\n(?=    \w|\n|#|\s*#.*\n\n|selftest)",
+        r"    \1: []\n",
+        changed,
+        flags=re.MULTILINE,
+    )
+
+
+def only(text: str, attack: str) -> str:
+    """Keep the gates of one attack."""
+    head, _, gates = text.partition("\nselftest:\n  gates:\n")
+    kept = [line for line in gates.splitlines() if f"attack: {attack}," in line]
+    assert kept
+    return head + "\nselftest:\n  gates:\n" + "\n".join(kept) + "\n"
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=str)
+def test_a_gate_holds_as_shipped_and_fails_without_what_it_is_there_for(tmp_path: Path, removal: Removal) -> None:
+    shipped = (preset_directory() / f"{removal.preset}.yaml").read_text()
+    sound = selftest(tmp_path, only(shipped, removal.attack))
+    assert sound.passed, sound.gates
+    broken = selftest(tmp_path, only(without(removal.preset, removal.part), removal.attack))
+    failed = {gate.metric for gate in broken.gates if gate.held is False}
+    assert removal.metric in failed, broken.gates
+    assert not broken.passed
+
+
+def test_every_defence_of_a_gated_preset_carries_a_gate_or_says_why_not() -> None:
+    tried = {(removal.preset, removal.part) for removal in REMOVALS} | CARRIES_NONE
+    for preset in preset_names():
+        policy = load_policy(preset, env={}).policy
+        if policy.selftest.gates:
+            defences = {(preset, defence.kind) for route in policy.routes for defence in route.defences}
+            assert defences <= tried
