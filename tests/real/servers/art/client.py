@@ -4,9 +4,9 @@
 
 All that ART knows of a model is what an outsider may: it sees a `BlackBoxClassifier` whose prediction function asks
 over HTTP. INPUTS.npz holds the attacker's data, parameters and seed; it holds no truth, and whoever started this judges
-what is printed. The attacks are ART's, unchanged. Ours are what ART leaves to its user, and what makes them comparable: the
-connection, the loss of an answer, a scikit-learn network that learns from probabilities, the starts of HopSkipJump (ART
-would draw them without a seed), a new start when it has walked its iterations, and the count of its queries.
+what is printed. The attacks are ART's, unchanged. Ours are what ART leaves to its user and what makes them comparable:
+the connection, the loss of an answer, a scikit-learn network that learns from probabilities, the starts of HopSkipJump
+(ART would draw them without a seed), a new start after a walk's last iteration, and the count of its queries.
 """
 
 import argparse
