@@ -25,7 +25,7 @@ EPILOG = """examples:
   guard selftest --policy strict                       # the lab: real models on real data, about 4 minutes
   guard selftest --policy policy.yaml --quick          # the gated attacks and a few more: a minute
   guard selftest --policy strict --only membership_lira --only hopskipjump
-  guard selftest --policy strict --report html=report.html --report json=report.json
+  guard selftest --policy strict --report html=report.html json=report.json
   guard selftest --policy strict --baseline old.json   # fails when anything got worse
   guard selftest --list                                # the attacks, what they threaten, and their sources
 
@@ -53,7 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     much.add_argument("--quick", action="store_true", help="the gated attacks and a few more, no wrappers: a minute")
     much.add_argument("--full", action="store_true", help="every wrapper on every attack, three seeds: hours")
     parser.add_argument(
-        "--report", action="append", default=[], metavar="FORMAT=PATH", help="json, html, junit or markdown; repeatable"
+        "--report",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FORMAT=PATH",
+        help="write json, html, junit or markdown; several at once, or repeated",
     )
     parser.add_argument("--baseline", metavar="JSON", help="an earlier JSON report; anything worse than it fails")
     configure_target(parser)
@@ -76,6 +81,15 @@ def configure_target(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--non-members", default="", metavar="JSONL", help="rows of the same kind that did not")
 
 
+def check_target(args: argparse.Namespace) -> int:
+    """Say what is wrong with the options that name a target and return an exit code; 0 when nothing is."""
+    if args.queries and not (args.upstream or getattr(args, "live", None)):
+        return fail("--queries are rows for a model of yours", hint="--upstream URL names it")
+    if args.upstream and not args.queries:
+        return fail("--upstream needs --queries", hint="a file of held-out rows, one JSON value a line")
+    return Exit.OK
+
+
 def needs_extra() -> int:
     """Say what is missing of the `selftest` extra and return an exit code; 0 when all is there."""
     missing = [name for name in EXTRA if find_spec(name) is None]
@@ -93,10 +107,8 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     if not args.policy:
         return fail("--policy is missing", hint="guard selftest --policy strict")
-    if args.queries and not (args.upstream or args.live):
-        return fail("--queries are rows for a model of yours", hint="--upstream URL, or --live URL")
-    if args.upstream and not args.queries:
-        return fail("--upstream needs --queries", hint="a file of held-out rows, one JSON value a line")
+    if problem := check_target(args):
+        return problem
     # Whatever ends the self-test ends its children too, which a terminal's Ctrl-C does not reach.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _run(args)

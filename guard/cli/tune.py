@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guard.cli.common import Exit, add_option, fail
-from guard.cli.selftest import needs_extra, ready_target
+from guard.cli.selftest import check_target, configure_target, needs_extra, ready_target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of every random draw (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="attacks side by side (default: %(default)s)")
     parser.add_argument("--out", metavar="YAML", help="where the policy goes (default: stdout)")
+    configure_target(parser)
     parser.add_argument("--plot", metavar="PATH", help="draw price against leakage, .svg or .png")
 
 
@@ -60,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         return problem
     if not args.policy:
         return fail("--policy is missing", hint="guard tune --policy balanced --out tuned.yaml")
+    if problem := check_target(args):
+        return problem
     if args.plot and Path(args.plot).suffix not in (".svg", ".png"):
         return fail(f"--plot draws .svg or .png, not {args.plot}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -104,13 +108,15 @@ def _run(args: argparse.Namespace) -> int:
         found = search(
             wanted, choices, bench, lambda what, done, total: status.update(f"{what} ({done + 1} of {total})")
         )
-    _print(found, wanted, Console())
+    # A pipe has no width: the choices' names need one.
+    _print(found, wanted, Console(width=None if sys.stdout.isatty() else 140))
     if args.plot:
         draw_front(found.points, found.best, wanted, Path(args.plot))
     if found.best is None:
         reason = "time ran out before" if found.partial else "no choice was found with which"
         return fail(f"{reason} every gate holds", "loosen a gate, or give it --minutes", Exit.FAILED)
-    text = policy_text(args.policy, policy, route, found.best, wanted, target="the lab", seed=args.seed)
+    where = args.upstream or "the lab"
+    text = policy_text(args.policy, policy, route, found.best, wanted, target=where, seed=args.seed)
     if args.out:
         Path(args.out).write_text(text)
         say.print(f"wrote {args.out}: guard check {args.out}; guard selftest --policy {args.out}", soft_wrap=True)

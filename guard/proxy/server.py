@@ -49,6 +49,7 @@ class MovedClock:
     monotonic_s = staticmethod(time.perf_counter)
 
     def __init__(self, path: Path) -> None:
+        log.warning("the clock of budgets follows %s: for tests only", path)
         self.path = path
 
     def wall_s(self) -> float:
@@ -117,8 +118,6 @@ async def serve(settings: Settings) -> None:
     )
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
-    if settings.test_clock is not None:
-        log.warning("the clock of budgets follows %s: for tests only", settings.test_clock)
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)

@@ -66,6 +66,7 @@ class Done:
         reason: why it is unresolved.
         tally: what the first account's answers were.
         seconds: how long it took.
+        broken: the attack itself failed (a bug, a lost process, too long), which says nothing of the defence.
     """
 
     cell: Cell
@@ -73,6 +74,7 @@ class Done:
     reason: str
     tally: Tally
     seconds: float
+    broken: bool = False
 
 
 def run_cell(cell: Cell, progress: Callable[[float, str], None] = lambda share, what: None) -> Done:

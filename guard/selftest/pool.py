@@ -103,7 +103,7 @@ class Pool:
 
 def failed(cell: Cell, reason: str, began: float) -> Done:
     """Return what a cell comes to that did not run through."""
-    return Done(cell, None, reason, Tally(), time.monotonic() - began)
+    return Done(cell, None, reason, Tally(), time.monotonic() - began, broken=True)
 
 
 def _work(cell: Cell, pipe: Pipe) -> None:

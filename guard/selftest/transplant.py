@@ -86,7 +86,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         budgets: False for an attacker's own deployment, which nobody rations.
     """
     said = [
-        f"match: was {_words(route.match)}, is the lab's endpoint",
+        f"api and match: were {route.api or 'left out'} and {_words(route.match)}, are the lab's endpoint",
         f"identity: was {', '.join(i.kind for i in policy.identity) or 'the peer address'}, is {ACCOUNTS} lab keys, of "
         f"which {ALONE} are customers of their own",
         "secret: one drawn from the seed",
@@ -98,6 +98,10 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
     made["api"] = "open_inference"
     if not budgets:
         made.pop("budgets", None)
+    if route.select is not None:
+        said.append("select: dropped, the lab's protocol says where scores are")
+    if policy.upstream_headers or policy.forward_headers:
+        said.append("upstream_headers and forward_headers: dropped")
     outputs = cast("dict[str, Any]", made.get("outputs", {}))  # Any: plain YAML data
     for name in ("tensors", "labels"):
         if outputs.pop(name, None) is not None:
@@ -114,6 +118,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         "name": policy.name,
         "mode": policy.mode,
         "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
+        "limits": policy.limits.model_dump(mode="json"),
         "routes": [made],
     }
     return Transplant(document, tuple(said))
@@ -131,7 +136,7 @@ def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) 
     said = [
         f"identity: was {', '.join(i.kind for i in policy.identity) or 'the peer address'}, is {ACCOUNTS} keys of the "
         f"self-test's, of which {ALONE} are customers of their own",
-        "secret: a fresh one, and fresh ledgers",
+        "secret: one drawn from the seed, and fresh ledgers",
     ]
     if len(policy.routes) > 1:
         said.append(f"routes: {route.name} alone")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from guard.cli.demo import child
 from guard.cli.main import main
+from guard.selftest.processes import child
 from tests.support.processes import ROOT
 
 COMMAND = [sys.executable, "-m", "guard", "demo"]

@@ -49,11 +49,11 @@ class Candidate:
     allowance: float | None = None
 
     def __str__(self) -> str:
-        """Return it in words, such as `top_k(k=1) > levels, 3 graded answers a feature`."""
+        """Return it in words, such as `top_k 1 > levels, 3 graded a feature`."""
         words = " > ".join(_words(spec) for spec in self.defences) or "no defence"
         if self.allowance is None:
             return words
-        return f"{words}, {self.allowance:.3g} graded answers a feature"
+        return f"{words}, {self.allowance:.3g} graded a feature"
 
     def applied(self, policy: Policy, route: Route) -> Policy:
         """Return the policy with this choice in place of the route's defences and budgets of graded answers.
@@ -63,7 +63,8 @@ class Candidate:
         """
         made = route.model_dump(mode="json", exclude_unset=True)  # Any: plain YAML data
         made["defences"] = [dict(spec) for spec in self.defences]
-        made["budgets"] = [b for b in made.get("budgets", []) if b["kind"] != "information"] + self._budgets()
+        kept = [b for b in made.get("budgets", []) if b["kind"] != "information" or b.get("mode") == "shadow"]
+        made["budgets"] = kept + self._budgets()
         routes = tuple(Route.model_validate(made) if r is route else r for r in policy.routes)
         changed = policy.model_copy(update={"routes": routes})
         compile_policy(changed, api="open_inference")
@@ -98,5 +99,4 @@ def candidates(policy: Policy, route: Route, allowances: Sequence[float | None] 
 
 
 def _words(spec: Spec) -> str:
-    rest = ", ".join(f"{key}={value}" for key, value in spec.items() if key != "kind")
-    return f"{spec['kind']}({rest})" if rest else str(spec["kind"])
+    return " ".join(map(str, spec.values()))

@@ -56,7 +56,7 @@ def test_what_ties_it_to_its_place_is_replaced_and_said(tmp_path: Path) -> None:
     assert route.outputs.tensors is None
     assert route.outputs.classes == (0, 1, 2)
     assert {line.partition(":")[0] for line in said} == {
-        "match", "identity", "secret", "inputs", "outputs.tensors", "outputs.classes",
+        "api and match", "identity", "secret", "inputs", "outputs.tensors", "outputs.classes",
     }  # fmt: skip
 
 

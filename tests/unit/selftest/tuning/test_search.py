@@ -57,9 +57,9 @@ def found(*gates: Gate, bench: Table | None = None, **wanted: object) -> Found:
     ("least", "expected"),
     [
         (0.0, "no defence"),
-        (0.02, "no defence, 3 graded answers a feature"),
-        (0.06, "grid(step=0.05), 1 graded answers a feature"),
-        (0.1, "grid(step=0.2), 1 graded answers a feature"),
+        (0.02, "no defence, 3 graded a feature"),
+        (0.06, "grid 0.05, 1 graded a feature"),
+        (0.1, "grid 0.2, 1 graded a feature"),
         (0.12, "label_only"),
     ],
 )
@@ -127,16 +127,19 @@ def test_candidates_suit_the_route_and_keep_its_other_budgets() -> None:
     assert Candidate(LABELS) in made
     assert not any(c.allowance for c in made if c.defences == LABELS)
     changed = Candidate(GRID, 1.0).applied(policy, route).routes[0]
-    assert [(b.kind, b.per) for b in changed.budgets] == [
-        ("rows", "client"), ("information", "client"), ("information", "group"),
-    ]  # fmt: skip
+    assert [(b.kind, b.per, b.mode) for b in changed.budgets] == [
+        ("rows", "client", "enforce"),
+        ("information", "client", "shadow"),
+        ("information", "client", "enforce"),
+        ("information", "group", "enforce"),
+    ]
     assert changed.inputs == route.inputs
 
 
 def test_a_route_that_answers_values_is_tried_with_what_suits_values() -> None:
     policy = load_policy("balanced", env={}).policy
     outputs = policy.routes[0].outputs.model_copy(update={"kind": "value"})
-    route = policy.routes[0].model_copy(update={"outputs": outputs, "defences": ()})
+    route = policy.routes[0].model_copy(update={"outputs": outputs, "defences": (), "budgets": ()})
     made = list(candidates(policy.model_copy(update={"routes": (route,)}), route, [None]))
     kinds = {str(spec["kind"]) for c in made for spec in c.defences}
     assert kinds == {"round"}
