@@ -74,7 +74,7 @@ def _charts(row: Row, name: str) -> Iterable[str]:
         (plots.queries(row, f"{name}-q"), against),
         (plots.roc(row, f"{name}-r"), "ROC curve. The dashed line marks 1% of non-members accused."),
         (plots.prototypes(row, f"{name}-p"), "Each image is scaled from its own darkest to its lightest pixel."),
-        (plots.attackers(row, f"{name}-a"), "Every attacker with the 95% interval."),
+        (plots.attackers(row, f"{name}-a"), "The strongest attackers, with 95% intervals."),
     )
     drawn = "".join(
         f"<figure>{chart}<figcaption>{_text(caption)}</figcaption></figure>" for chart, caption in charts if chart
@@ -87,14 +87,24 @@ def _figures(row: Row) -> str:
     shown: list[tuple[str, Figure]] = []
     if row.undefended is not None:
         shown.append((WAYS["undefended"], row.undefended))
-    shown += [(f"through Guard: {words.who(figure)}", figure) for figure in row.attackers]
+    through = [(f"through Guard: {words.who(figure)}", figure) for figure in row.attackers]
+    shown += through[: plots.STRONGEST]
     shown += [(WAYS[floor], figure) for floor in ("label_only", "zero_query") if (figure := row.floors.get(floor))]
     if not shown:
         return "<p>No attacker was measured.</p>"
+    strongest = _table(row, f"The strongest attackers of {plain(row.name)}, with 95% intervals", shown)
+    rest = through[plots.STRONGEST :]
+    if not rest:
+        return strongest
+    others = _table(row, f"The other attackers of {plain(row.name)}, strongest first", rest)
+    return f"{strongest}<details><summary>The other attackers ({len(rest)})</summary>{others}</details>"
+
+
+def _table(row: Row, title: str, shown: Sequence[tuple[str, Figure]]) -> str:
     metrics = list(dict.fromkeys([row.metric, *(m for _, figure in shown for m in figure.measures)]))
     rows = [
         (_text(who), *(stacked(words.metric_of(figure, m)) for m in metrics), f"{figure.queries:,}")
         for who, figure in shown
     ]
     columns: Sequence[str] = ("attacker", *map(plain, metrics), "rows")
-    return table(f"All attackers of {plain(row.name)}, strongest first, with 95% intervals", columns, rows)
+    return table(title, columns, rows)

@@ -20,6 +20,8 @@ SHAPES: Mapping[str, Shape] = {
     "zero_query": "cross",
 }
 """By whose figure it is: colour is never the only sign."""
+STRONGEST = 12
+"""Attackers that a row shows at once; the others are a click away."""
 WIDTH, HEIGHT = 460, 280
 LEAST_RATE = 1e-3
 _RECOVERED = {
@@ -110,11 +112,11 @@ def _bar(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
 
 
 def attackers(row: Row, name: str) -> str:
-    """Return every attacker's figure with its interval, a line each, with the control and the floors."""
+    """Return the strongest attackers' figures with their intervals, with the control and the floors."""
     shown: list[tuple[str, str, Figure]] = []
     if row.undefended is not None:
         shown.append(("undefended", "without Guard", row.undefended))
-    for i, figure in enumerate(row.attackers):
+    for i, figure in enumerate(row.attackers[:STRONGEST]):
         label = "adaptive" if i == 0 else "defended"
         shown.append((label, _cut(words.who(figure), 26), figure))
     shown += [(label, WAYS[label], f) for label in ("label_only", "zero_query") if (f := row.floors.get(label))]
@@ -132,7 +134,7 @@ def attackers(row: Row, name: str) -> str:
         title = f"{what}: {words.measured(figure)}"
         parts.append(svg.marker(x.at(figure.value), at, SHAPES[label], f"s-{label}", title))
     told = "; ".join(f"{what}: {words.measured(figure)}" for _, what, figure in shown)
-    title = f"{row.name}: all attackers with 95% intervals"
+    title = f"{row.name}: the strongest attackers with 95% intervals"
     return svg.drawing(name, WIDTH, height, title, told, "".join(parts))
 
 

@@ -12,6 +12,7 @@ import yaml
 from guard.policy.presets import preset_names
 from guard.policy.schema import Policy, Route
 from guard.selftest.lab.data import untyped
+from guard.selftest.measures import safer_higher
 from guard.selftest.tuning.search import Point, Wanted, front
 
 
@@ -71,7 +72,7 @@ def draw_front(points: Sequence[Point], best: Point | None, wanted: Wanted, path
         path: where to.
     """
     figure_class: Any = untyped("matplotlib.figure").Figure  # Any: matplotlib's figures, without a display
-    figure = figure_class(figsize=(8, 5), layout="constrained")
+    figure = figure_class(figsize=(10, 6), layout="constrained")
     axes = figure.subplots()
     probed = [p for p in points if p.leakage is not None]
     best_front = front(points, wanted.metric)
@@ -87,8 +88,9 @@ def draw_front(points: Sequence[Point], best: Point | None, wanted: Wanted, path
             str(point.candidate), (point.price[1], point.leakage), xytext=offset, textcoords="offset points", fontsize=8
         )
     axes.set_xlabel("what honest users pay: mean L1 of their scores")
-    axes.set_ylabel(f"what the strongest attacker gets: {wanted.metric} of {wanted.probe}")
-    axes.margins(x=0.15, y=0.1)
+    better = "higher" if safer_higher(wanted.metric) else "lower"
+    axes.set_ylabel(f"{wanted.metric} of the strongest {wanted.probe}\n({better} is safer)")
+    axes.margins(x=0.3, y=0.12)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -108,7 +109,7 @@ def test_every_chart_has_its_data() -> None:
     titles = re.findall(r"<svg[^>]*><title[^>]*>(.*?)</title>", text)
     for start in ("equation_solving_softmax: surrogate_l1 against rows asked", "membership_lira: ROC curve on log-log",
                   "prototype_inversion: recovered prototypes", "How much of what each attack gains",
-                  "What honest users pay against", "hopskipjump: all attackers"):  # fmt: skip
+                  "What honest users pay against", "hopskipjump: the strongest attackers"):  # fmt: skip
         assert any(title.startswith(start) for title in titles), start
 
 
@@ -138,3 +139,15 @@ def test_warnings_and_partial_stand_in_the_verdict() -> None:
     verdict = text.partition('id="gates"')[0]
     assert "the clock stood still" in verdict
     assert "Partial." in verdict
+
+
+def test_the_strongest_attackers_stand_first_and_the_others_are_a_click_away() -> None:
+    row = sample.report().attacks[0]
+    assert row.adaptive is not None
+    many = [replace(row.adaptive, wrapper=f"way {i}", value=row.adaptive.value + i) for i in range(40)]
+    page = render(replace(sample.report(), attacks=[replace(row, attackers=many)]))
+    assert "The other attackers (28)" in page
+    head, _, rest = page.partition("The other attackers (28)")
+    assert "way 11" in head
+    assert "way 12" in rest
+    assert "way 39" in rest
