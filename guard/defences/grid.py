@@ -25,7 +25,7 @@ class Grid(Defence, frozen=True):
     renormalised. A row that is not a whole distribution (a top-5 list, or after top_k) takes the nearest multiples.
 
     Costs: a mean L1 of .060 at .05, .093 at .1, .134 at .2 (digits); top-1 unchanged. Does nothing against membership
-    inference (LiRA AUC .970 to .969 at .05) or path finding in trees (plain retraining stays .98), and only slows
+    inference (LiRA AUC .995 to .993 at .05) or path finding in trees (plain retraining stays .98), and only slows
     extraction: with .05 the copy comes within .031 at 650 queries and .011 at 3,250 (interval attack), so it wants a
     budget of graded answers beside it.
     Source: largest-remainder rounding to a lattice of the simplex; figures and formula in `defences.md`.

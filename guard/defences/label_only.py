@@ -15,8 +15,8 @@ class LabelOnly(Defence, frozen=True):
 
     Costs: all confidence. Does nothing against an attacker who only wants a copy that agrees: 97% agreement on digits
     at 3,250 labels, .96 with no query at all; the copy's probabilities stay away (L1 .143 at 650 queries, .118 at
-    3,250), and membership inference (LiRA on a forest) falls from AUC .970 to .714, or .78 for an attacker who asks 16
-    jitters. Last steps before a denial.
+    3,250), and membership inference (LiRA on a forest) falls from AUC .995 to .75 to .78, noisy copies of each record
+    included. Last steps before a denial.
     Source: Tramer et al., USENIX Security 2016, section 6; Choquette-Choo et al., ICML 2021; figures in `defences.md`.
 
     >>> batch = Batch(np.array([[0.1, 0.6, 0.3]]), np.array([1]), "probabilities")
