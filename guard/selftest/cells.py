@@ -38,8 +38,17 @@ ADAPTIVE: tuple[tuple[str, str], ...] = (
 SHADOWED: frozenset[str] = frozenset({"membership_shadow", "membership_lira", "membership_lira_mlp", "ddae"})
 """Attacks and wrappers that deploy models of their own behind a Guard of their own."""
 
-QUICK: tuple[str, ...] = ("equation_solving_binary", "equation_solving_softmax")
-"""Attacks of `--quick`, beside those that the policy's gates name."""
+QUICK: tuple[str, ...] = (
+    "equation_solving_binary",
+    "equation_solving_softmax",
+    "attribute_leaked_answer",
+    "extract_then_invert",
+    "membership_threshold",
+    "covert_channel",
+    "hopskipjump",
+    "good_words",
+)
+"""Attacks of `--quick`, one a threat at least, beside those that the policy's gates name."""
 
 
 HEAVY: tuple[str, ...] = (

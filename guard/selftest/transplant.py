@@ -113,15 +113,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
     if inputs is not None:
         made["inputs"] = inputs
     said.append(about)
-    document: dict[str, object] = {
-        "version": 1,
-        "name": policy.name,
-        "mode": policy.mode,
-        "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
-        "limits": policy.limits.model_dump(mode="json"),
-        "routes": [made],
-    }
-    return Transplant(document, tuple(said))
+    return Transplant(_around(policy, made), tuple(said))
 
 
 def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) -> Transplant:
@@ -143,15 +135,7 @@ def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) 
     made = route.model_dump(mode="json", exclude_unset=True) | {"name": route.name, "api": api}
     if not budgets:
         made.pop("budgets", None)
-    document: dict[str, object] = {
-        "version": 1,
-        "name": policy.name,
-        "mode": policy.mode,
-        "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
-        "limits": policy.limits.model_dump(mode="json"),
-        "forward_headers": list(policy.forward_headers),
-        "routes": [made],
-    }
+    document = _around(policy, made) | {"forward_headers": list(policy.forward_headers)}
     env = {f"SELFTEST_HEADER_{i}": h.value.get_secret_value() for i, h in enumerate(policy.upstream_headers)}
     if env:
         names = [header.name for header in policy.upstream_headers]
@@ -159,6 +143,18 @@ def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) 
             {"name": name, "value": {"env": variable}} for name, variable in zip(names, env, strict=True)
         ]
     return Transplant(document, tuple(said), env)
+
+
+def _around(policy: Policy, route: dict[str, Any]) -> dict[str, object]:  # Any: plain YAML data
+    """Return the document of a policy with one route and the self-test's accounts."""
+    return {
+        "version": 1,
+        "name": policy.name,
+        "mode": policy.mode,
+        "identity": [{"kind": "api_key", "header": KEY_HEADER, "keys_file": "keys"}],
+        "limits": policy.limits.model_dump(mode="json"),
+        "routes": [route],
+    }
 
 
 def _inputs(route: Route, victim: Knowledge) -> tuple[dict[str, object] | None, str]:
