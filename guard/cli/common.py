@@ -64,6 +64,12 @@ def add_option(
     parser.add_argument(flag, help=shown, default=value, type=kind, choices=choices, metavar=metavar)
 
 
+def one_thread() -> None:
+    """Give linear algebra one thread, before numpy is imported: on few cores more of them are slower by far."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
 def fail(message: str, hint: str = "", code: int = Exit.USAGE) -> int:
     """Say on stderr what went wrong and what to do, and return `code`."""
     print(f"guard: {message}", file=sys.stderr)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guard.cli.common import fail
+from guard.cli.common import fail, one_thread
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
+    one_thread()
     if find_spec("sklearn") is None:
         return fail("the demo needs scikit-learn", hint='pip install "model-guard[demo]"', code=3)
     # Whatever ends the demo ends its children too, which a terminal's Ctrl-C does not reach.
@@ -127,7 +128,8 @@ def _thefts(out: Console, say: Console, upstream: str, guarded: str, seed: int) 
     out.print(table)
     out.print(
         "Equation solving (Tramèr 2016) on a softmax regression with 650 unknowns; measured\n"
-        "on 450 images that neither has seen. Distance: mean L1 between the copy's and the\n"
+        "on 450 images that neither has seen; the best of three ways to draw 650 queries and of\n"
+        "every fit counts, as the truth judges them. Distance: mean L1 between the copy's and the\n"
         "model's probabilities; 0.000 is the model itself, higher is safer. Agreement flatters\n"
         "every defence: who labels images of their own agrees almost as often. No change of\n"
         "answers stops a copy that may ask for ever; a budget does: guard demo --policy strict\n"

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guard.cli.common import Exit, add_option, fail
+from guard.cli.common import Exit, add_option, fail, one_thread
 from guard.policy.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def needs_extra() -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the self-test."""
+    one_thread()
     if problem := needs_extra():
         return problem
     if args.list:

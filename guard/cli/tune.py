@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guard.cli.common import Exit, add_option, fail
+from guard.cli.common import Exit, add_option, fail, one_thread
 from guard.cli.selftest import check_target, configure_target, needs_extra, ready_target
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, draw, write."""
+    one_thread()
     if problem := needs_extra():
         return problem
     if not args.policy:
