@@ -35,7 +35,7 @@ demo: $(VENV)/.demo ## guard a real model, ask it with and without Guard, steal 
 
 test: $(VENV)/.test ## unit, contract, property, scenario, statistical and integration tests, with branch coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -m "not real and not lab" $(ARGS)
+	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m "not real and not lab" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

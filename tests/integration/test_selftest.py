@@ -55,7 +55,7 @@ def policy(folder: Path, least: float) -> str:
 def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     folder = tmp_path_factory.mktemp("held")
     reports = [f"--report={name}={folder / f'r.{name}'}" for name in ("json", "html", "junit", "markdown")]
-    only = ("--only", "equation_solving_softmax")
+    only = ("--quick", "--only", "equation_solving_softmax")
     code, out, err = guard("selftest", "--policy", policy(folder, 0.01), *only, *reports)
     assert err
     return code, out, folder
@@ -85,14 +85,15 @@ def test_the_reports_say_what_was_found(held: tuple[int, str, Path]) -> None:
     assert r"equation\_solving\_softmax" in (folder / "r.markdown").read_text()
 
 
+@pytest.mark.lab
 def test_a_gate_that_fails_exits_1_and_a_baseline_that_was_better_too(held: tuple[int, str, Path]) -> None:
     folder = held[2]
-    code, out, _ = guard("selftest", "--policy", policy(folder, 1.5), "--only", "equation_solving_softmax")
+    code, out, _ = guard("selftest", "--policy", policy(folder, 1.5), "--quick", "--only", "equation_solving_softmax")
     assert code == 1
     assert "not held" in out
     open_policy = folder / "open.yaml"
     open_policy.write_text("version: 1\nroutes: [{api: open_inference, outputs: {kind: probabilities}}]\n")
-    arguments = ("selftest", "--policy", str(open_policy), "--only", "equation_solving_softmax")
+    arguments = ("selftest", "--policy", str(open_policy), "--quick", "--only", "equation_solving_softmax")
     code, _, err = guard(*arguments, "--baseline", str(folder / "r.json"))
     assert code == 1
     assert "worse than the baseline" in err
