@@ -81,6 +81,7 @@ class Row:
         detected_at: rows asked when each observed step came: `label_only`, `deny`, and the ladder's steps where
             detection is on; None when no step came.
         gates: this attack's gates.
+        gate: the one that decides: the first that does not hold, else the first; None without gates.
         held: all gates hold; None without gates or when unresolved.
         verdict: in one word.
         reason: why it is unresolved.
@@ -118,6 +119,7 @@ class Row:
     artefacts: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     notes: Sequence[str] = ()
     seconds: float = 0.0
+    gate: GateResult | None = None
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def make_row(attack: Attack, done: Sequence[Done], gates: Sequence[Gate], reason
         artefacts=_artefacts(done),
         notes=_notes(done),
         seconds=round(sum(d.seconds for d in done), 1),
+        gate=next((g for g in judged if not g.held), judged[0] if judged else None),
     )
 
 

@@ -60,6 +60,10 @@ def test_a_gate_is_judged_on_the_strongest_attacker() -> None:
     held, lost = row([CONTROL, PLAIN], gate(min=0.05)), row([CONTROL, PLAIN, WRAPPED], gate(min=0.05))
     assert (held.verdict, held.held, held.gates[0].value) == ("held", True, 0.05)
     assert (lost.verdict, lost.held, lost.gates[0].value) == ("not held", False, 0.04)
+    both = row([CONTROL, PLAIN], gate(min=0.04), gate(min=0.06))
+    assert both.gate is both.gates[1]
+    assert held.gate is held.gates[0]
+    assert row([CONTROL, PLAIN]).gate is None
 
 
 def test_a_row_that_no_gate_promises_is_not_held_and_says_what_helps() -> None:
