@@ -195,10 +195,12 @@ def _settings(args: argparse.Namespace, policy: Policy, target: Target) -> Setti
     left_out = list(target.warnings)
     for attack in attacks:
         reason = target.applicable(attack)
-        if reason is None or attack.name in args.only or attack.name in gated:
+        # A preset's gates are made for the lab: on another model, what cannot be asked there cannot be held to it.
+        if reason is None or attack.name in args.only or (attack.name in gated and target.name == "lab"):
             kept.append(attack)
         else:
-            left_out.append(f"left out {attack.name}: {reason}")
+            gate = " and its gates" if attack.name in gated else ""
+            left_out.append(f"left out {attack.name}{gate}: {reason}")
     return Settings(
         kept, mode, args.seed, 3 if args.full else 1, args.workers, gates, remember="controls", warnings=left_out
     )

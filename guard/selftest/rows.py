@@ -50,7 +50,7 @@ def make_row(attack: Attack, done: Sequence[Done], gates: Sequence[Gate], reason
         atlas=attack.atlas,
         source=attack.source,
         published=attack.published,
-        victim=attack.victim,
+        victim=next((d.cell.model for d in done), attack.victim),
         parameters=parameters(attack),
         metric=attack.metric,
         queries=max((d.outcome.queries for d in published if d.outcome), default=0),

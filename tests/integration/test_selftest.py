@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from guard.selftest.lab.registry import victim
+from guard.selftest.processes import lab
 from tests.support.processes import ROOT
 
 GATED = """version: 1
@@ -122,6 +125,25 @@ def test_an_upstream_out_of_reach_exits_3(tmp_path: Path) -> None:
     target = ("--upstream", "http://127.0.0.1:9", "--queries", str(rows), "--model", "m")
     code, _, err = guard("selftest", "--policy", "balanced", *target)
     assert code == 3, err
+
+
+@pytest.mark.lab
+def test_a_preset_holds_on_a_model_of_ones_own_as_far_as_it_can_be_asked_there(tmp_path: Path) -> None:
+    model, rows, path = victim("digits", 0), tmp_path / "rows.jsonl", tmp_path / "r.json"
+    assert isinstance(model.test_x, np.ndarray)
+    rows.write_text("".join(json.dumps(row.tolist()) + "\n" for row in model.test_x))
+    with lab(0) as url:
+        target = ("--upstream", url, "--queries", str(rows), "--model", "digits", "--quick")
+        only = ("--only", "equation_solving_softmax")
+        code, out, err = guard("selftest", "--policy", "balanced", *target, f"--report=json={path}")
+        assert code == 0, out + err
+        assert guard("selftest", "--policy", "balanced", *target, *only, "--only", "good_words")[0] == 0
+    report: Any = json.loads(path.read_text())  # Any: JSON
+    assert report["target"] == url
+    assert {row["victim"] for row in report["attacks"]} == {url}
+    assert "tree_partial_inputs" not in {row["name"] for row in report["attacks"]}
+    assert any("tree_partial_inputs and its gates" in warning for warning in report["warnings"])
+    assert [user["victim"] for user in report["utility"]] == [url]
 
 
 def marked(mark: str) -> list[int]:
