@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from guard.policy.gates import Gate
+    from guard.selftest.runner import Target
     from guard.selftest.tuning.search import Found, Wanted
 
 HELP = "search a policy's parameters for the least that honest users must pay"
@@ -76,6 +77,7 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guard.policy.load import DEFAULT_API, load_policy, plan_of
+    from guard.selftest.api import Unreachable
     from guard.selftest.attacks.registry import attack_named
     from guard.selftest.transplant import choose_route
     from guard.selftest.tuning.bench import RunnerBench, Silent
@@ -90,6 +92,13 @@ def _run(args: argparse.Namespace) -> int:
         gates = (*policy.selftest.gates, *map(_gate, args.gate))
     except (ValueError, ValidationError) as error:
         return fail(f"a --gate cannot be read: {error}", hint="ATTACK:METRIC:min=N, or utility:METRIC:max=N")
+    try:
+        target = ready_target(args)(policy, route)
+    except ValueError as error:
+        return fail(str(error))
+    except Unreachable as error:
+        return fail(str(error), code=Exit.UNREACHABLE)
+    gates = _judgeable(gates, target)
     attacked = [gate for gate in gates if gate.attack]
     if args.objective == "utility" and not attacked:
         return fail(
@@ -103,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     metric = attack_named(probe).metric
     wanted = Wanted(gates, probe, metric, args.objective, args.max_mean_l1, args.minutes)
     choices = list(candidates(policy, route))
-    bench = RunnerBench(policy, route, ready_target(args), args.seed, args.workers, Silent())
+    bench = RunnerBench(policy, route, target, args.seed, args.workers, Silent())
     say = Console(stderr=True)
     with say.status("starting") as status:
         found = search(
@@ -124,6 +133,20 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(text, end="")
     return Exit.OK
+
+
+def _judgeable(gates: tuple[Gate, ...], target: Target) -> tuple[Gate, ...]:
+    """Return the gates that can be judged on a model; say which cannot, and why."""
+    from guard.selftest.attacks.registry import attack_named
+
+    kept: list[Gate] = []
+    for gate in gates:
+        reason = target.applicable(attack_named(gate.attack)) if gate.attack else None
+        if reason is None:
+            kept.append(gate)
+        else:
+            print(f"warning: a gate of {gate.attack} is left out: {reason}", file=sys.stderr)
+    return tuple(kept)
 
 
 def _gate(text: str) -> Gate:

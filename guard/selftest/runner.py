@@ -58,6 +58,10 @@ class Target(Protocol):
         """Return the cell to run, which asks the undefended model at `url`, or the Guard that runs already."""
         ...
 
+    def behind(self, policy: Policy, route: Route) -> Target:
+        """Return the same model behind another policy, without looking at it again."""
+        ...
+
     def divide(self, cells: int) -> None:
         """Learn how many cells will ask through Guard, for a target that may only be asked so much."""
         ...

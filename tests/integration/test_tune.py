@@ -47,6 +47,14 @@ def test_the_cheapest_policy_that_holds_is_written_checked_and_holds(tmp_path: P
     assert tested.returncode == 0, tested.stdout
 
 
+def test_an_upstream_out_of_reach_exits_3(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(f"[{i}.0, {i % 7}.0]\n" for i in range(80)))
+    target = ("--upstream", "http://127.0.0.1:9", "--queries", str(tmp_path / "rows.jsonl"), "--model", "m")
+    done = guard("tune", "--policy", "balanced", *target)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

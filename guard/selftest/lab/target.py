@@ -56,6 +56,10 @@ class Lab:
         """Return the cell to run."""
         return Cell(attack.name, way, wrapper, seed, attack.victim, url)
 
+    def behind(self, policy: Policy, route: Route) -> Lab:
+        """Return the lab behind another policy."""
+        return Lab(policy, route)
+
     def divide(self, cells: int) -> None:
         """Ignore it: the lab may be asked anything."""
         del cells

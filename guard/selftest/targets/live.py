@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from guard.policy.load import DEFAULT_API
-from guard.policy.schema import Route
+from guard.policy.schema import Policy, Route
 from guard.selftest.api import Unreachable
 from guard.selftest.base import Attack, Unresolved
 from guard.selftest.cell import Cell, Way
@@ -69,6 +69,11 @@ class LiveGuard:
     def left(self) -> int:
         """Rows that may still be asked."""
         return self._left
+
+    def behind(self, policy: Policy, route: Route) -> LiveGuard:
+        """Return itself: Guard runs already, with its own policy."""
+        del policy, route
+        return self
 
     def divide(self, cells: int) -> None:
         """Say how many cells will be asked for, so that each gets as much."""

@@ -72,6 +72,10 @@ class OwnModel:
         """Return the cell to run."""
         return Cell(attack.name, way, wrapper, seed, self.name, url, target=self.spec)
 
+    def behind(self, policy: Policy, route: Route) -> OwnModel:
+        """Return the model behind another policy, without looking at it again."""
+        return OwnModel(policy, route, self.api, self.spec)
+
     def divide(self, cells: int) -> None:
         """Ignore it: the operator's model may be asked anything."""
         del cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from guard.policy.compile import digest
@@ -21,7 +21,7 @@ class RunnerBench:
     Args:
         policy: the operator's.
         route: the one that is tuned.
-        target: gives the target that guards with a policy's route.
+        target: the model; each candidate stands in front of it in turn.
         seed: of every draw.
         workers: cells side by side.
         listener: watches.
@@ -29,7 +29,7 @@ class RunnerBench:
 
     policy: Policy
     route: Route
-    target: Callable[[Policy, Route], Target]
+    target: Target
     seed: int
     workers: int
     listener: Listener
@@ -59,7 +59,7 @@ class RunnerBench:
             remember="all",
             utility=utility,
         )
-        runner = Runner(policy, route, digest(policy), self.target(policy, route), settings, self.listener)
+        runner = Runner(policy, route, digest(policy), self.target.behind(policy, route), settings, self.listener)
         report = runner.run()
         if report.partial:
             raise KeyboardInterrupt
