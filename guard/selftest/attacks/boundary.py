@@ -6,12 +6,12 @@ reads the greatest only.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
-from guard.selftest.attacks.evasion import Hunt, Plan
-from guard.selftest.base import World
+from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, span_of, then_labels
+from guard.selftest.base import Outcome, World
 from guard.selftest.measures import Floats
 
 FIRST = 12
@@ -19,6 +19,8 @@ FIRST = 12
 ITERATIONS = 12
 """Steps after which a walk that has not come near enough starts anew."""
 MOMENTUM = 0.7
+Box = tuple[Floats, Floats]
+"""Least and greatest value of each feature."""
 
 
 def random_start(
@@ -139,3 +141,28 @@ def corner_plans(world: World, found: Hunt) -> list[Plan]:
         walk(x, int(y), low, high, world.rng(f"labels {i}"), ITERATIONS, FIRST, (least[i], most[i]))
         for i, (x, y) in enumerate(zip(found.x, found.y, strict=True))
     ]
+
+
+def within_boxes(
+    world: World,
+    images: int,
+    reach: float,
+    limit: int,
+    plan: Callable[[Floats, int, Box, np.random.Generator], Plan],
+) -> Outcome:
+    """Attack inputs in lock-step inside boxes around them, then go on by labels where scores did not win.
+
+    Args:
+        world: what is attacked.
+        images: how many inputs.
+        reach: half a box's width, as a share of each feature's range.
+        limit: most queries for one input before it falls back to labels.
+        plan: makes an input's plan from the input, its class, its box and a generator of its own.
+    """
+    x, y = inputs(world, images)
+    found = Hunt(x, y, "linf", np.full(len(x), reach), span_of(world))
+    least, most = box_around(world, found)
+    plans = [plan(x[i], int(y[i]), (least[i], most[i]), world.rng(f"plan {i}")) for i in range(len(x))]
+    hunt(world.api, found, plans, limit)
+    about = f"within {reach:g} of each feature's range"
+    return then_labels(world, found, corner_plans(world, found), about)

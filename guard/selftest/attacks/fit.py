@@ -60,6 +60,36 @@ def least_squares(x: Floats, y: Floats) -> Linear:
     return Linear((np.linalg.pinv(with_bias(x)) @ (logs - logs.mean(axis=1, keepdims=True))).T)
 
 
+class Pooled:
+    """The cross-entropy of scores, rounded, truncated or one-hot, as a function of logits.
+
+    What a truncated row lacks to 1 is the probability of all the scores that read 0 together: nothing is made up.
+
+    Args:
+        y: scores, shape (n, k).
+    """
+
+    def __init__(self, y: Floats) -> None:
+        self.target = np.maximum(y, 0.0)
+        self.dropped = self.target == 0
+        lacks = np.maximum(1.0 - self.target.sum(axis=1, keepdims=True), 0.0)
+        self.rest = lacks * self.dropped.any(axis=1, keepdims=True)
+        self.total = self.target.sum(axis=1, keepdims=True) + self.rest
+        self.pooled = bool((self.rest > 1e-9).any())
+
+    def loss(self, z: Floats) -> tuple[float, Floats]:
+        """Return the loss summed over rows, and its gradient by the logits `z`, shape (n, k), which are overwritten."""
+        z -= z.max(axis=1, keepdims=True)
+        logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        q = np.exp(logs)
+        value, outer = -(self.target * logs).sum(), q * self.total - self.target
+        if self.pooled:
+            pool = np.maximum((q * self.dropped).sum(axis=1, keepdims=True), 1e-12)
+            value -= (self.rest * np.log(pool)).sum()
+            outer -= self.rest * q * self.dropped / pool
+        return float(value), outer
+
+
 def cross_entropy(x: Floats, y: Floats, ridge: float, start: Linear | None = None, steps: int = 2000) -> Linear:
     """Fit by cross-entropy to scores, rounded, truncated or one-hot.
 
@@ -72,24 +102,14 @@ def cross_entropy(x: Floats, y: Floats, ridge: float, start: Linear | None = Non
         start: where to start.
         steps: most iterations of L-BFGS.
     """
-    features, target = with_bias(x), np.maximum(y, 0.0)
+    features = with_bias(x)
     k, d = y.shape[1], features.shape[1]
-    dropped = target == 0
-    rest = np.maximum(1.0 - target.sum(axis=1, keepdims=True), 0.0) * dropped.any(axis=1, keepdims=True)
-    total = target.sum(axis=1, keepdims=True) + rest
-    pooled = bool((rest > 1e-9).any())
+    likelihood = Pooled(y)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(k, d)
         z = features @ w.T
-        z -= z.max(axis=1, keepdims=True)
-        logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        q = np.exp(logs)
-        value, outer = -(target * logs).sum(), q * total - target
-        if pooled:
-            pool = np.maximum((q * dropped).sum(axis=1, keepdims=True), 1e-12)
-            value -= (rest * np.log(pool)).sum()
-            outer -= rest * q * dropped / pool
+        value, outer = likelihood.loss(z)
         return float(value / len(x) + ridge * (w * w).sum()), (outer.T @ features / len(x) + 2 * ridge * w).ravel()
 
     first = np.zeros(k * d) if start is None else start.weights.ravel()

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from guard.selftest.attacks.boundary import box_around, corner_plans
-from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, margin, span_of, then_labels
+from guard.selftest.attacks.boundary import Box, within_boxes
+from guard.selftest.attacks.evasion import Plan, margin
 from guard.selftest.base import Attack, Criterion, Outcome, Threat, World
 from guard.selftest.measures import Floats, Ints
 
@@ -106,16 +106,11 @@ class Square:
 
     def run(self, world: World) -> Outcome:
         """Attack all inputs in lock-step, then go on by labels."""
-        x, y = inputs(world, self.images)
-        found = Hunt(x, y, "linf", np.full(len(x), self.reach), span_of(world))
-        least, most = box_around(world, found)
-        plans = [
-            square(x[i], int(y[i]), (least[i], most[i]), world.rng(f"plan {i}"), self.limit, self.area)
-            for i in range(len(x))
-        ]
-        hunt(world.api, found, plans, self.limit)
-        about = f"within {self.reach:g} of each feature's range"
-        return then_labels(world, found, corner_plans(world, found), about)
+
+        def plan(x: Floats, y: int, box: Box, rng: np.random.Generator) -> Plan:
+            return square(x, y, box, rng, self.limit, self.area)
+
+        return within_boxes(world, self.images, self.reach, self.limit, plan)
 
 
 ATTACKS: tuple[Attack, ...] = (Square(),)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from guard.selftest.attacks.fit import minimise, softmax
+from guard.selftest.attacks.fit import Pooled, minimise, softmax
 from guard.selftest.lab.data import untyped
 from guard.selftest.measures import Floats
 
@@ -74,25 +74,13 @@ def fit_text(
         start: where to start.
         steps: most iterations of L-BFGS.
     """
-    target = np.maximum(y, 0.0)
-    across, k, n = features.T.tocsr(), y.shape[1], len(target)
-    dropped = target == 0
-    rest = np.maximum(1.0 - target.sum(axis=1, keepdims=True), 0.0) * dropped.any(axis=1, keepdims=True)
-    total = target.sum(axis=1, keepdims=True) + rest
-
-    pooled = bool((rest > 1e-9).any())
+    across, k, n = features.T.tocsr(), y.shape[1], len(y)
+    likelihood = Pooled(y)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(-1, k)
         z = np.asarray(features @ w[:-1]) + w[-1]
-        z -= z.max(axis=1, keepdims=True)
-        logs = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        q = np.exp(logs)
-        value, outer = -(target * logs).sum(), q * total - target
-        if pooled:
-            pool = np.maximum((q * dropped).sum(axis=1, keepdims=True), 1e-12)
-            value -= (rest * np.log(pool)).sum()
-            outer -= rest * q * dropped / pool
+        value, outer = likelihood.loss(z)
         outer /= n
         gradient = np.concatenate((np.asarray(across @ outer) + 2 * ridge * w[:-1], outer.sum(axis=0, keepdims=True)))
         return float(value / n + ridge * (w[:-1] ** 2).sum()), gradient.ravel()
