@@ -15,8 +15,6 @@ from guard.selftest.cell import Done
 from guard.selftest.measures import METRICS, stronger
 from guard.selftest.results import Figure, GateResult, Row, Utility, Verdict
 
-_ALL = "every attacker"
-
 
 def make_row(attack: Attack, done: Sequence[Done], gates: Sequence[Gate], reason: str | None) -> Row:
     """Make an attack's row.
@@ -67,7 +65,7 @@ def make_row(attack: Attack, done: Sequence[Done], gates: Sequence[Gate], reason
         verdict=verdict,
         reason=why,
         helps=attack.helps,
-        curves=_curves(attack.metric, done, attackers[0].wrapper if attackers else ""),
+        curves=_curves(done, attackers[0].wrapper if attackers else ""),
         artefacts=_artefacts(done),
         notes=_notes(done),
         seconds=round(sum(d.seconds for d in done), 1),
@@ -166,9 +164,8 @@ def judge(gate: Gate, attackers: Sequence[Figure], why: str = "") -> GateResult:
     return GateResult(name, metric, bound, limit, value, held)
 
 
-def gate_results(rows: Sequence[Row], gates: Sequence[Gate]) -> list[GateResult]:
+def gate_results(rows: Sequence[Row]) -> list[GateResult]:
     """Return all rows' gates; those of attacks that were not run are left out."""
-    del gates
     return [gate for row in rows for gate in row.gates]
 
 
@@ -203,9 +200,8 @@ def _steps(published: Sequence[Done]) -> dict[str, int] | None:
     return found or None
 
 
-def _curves(metric: str, done: Sequence[Done], strongest: str) -> dict[str, Sequence[tuple[int, float]]]:
+def _curves(done: Sequence[Done], strongest: str) -> dict[str, Sequence[tuple[int, float]]]:
     """Return the first seed's curves by label."""
-    del metric
     curves: dict[str, Sequence[tuple[int, float]]] = {}
     for one in done:
         if one.outcome is None or not one.outcome.curve:

@@ -152,7 +152,7 @@ class Runner:
         except (KeyboardInterrupt, Stopped):
             partial = True
         rows = [make_row(a, self.done.get(a.name, []), settings.gates, reasons[a.name]) for a in settings.attacks]
-        gates = gate_results(rows, settings.gates) + utility_gates(settings.gates, self.utility)
+        gates = gate_results(rows) + utility_gates(settings.gates, self.utility)
         # On a model that is not the lab's, an attack that fails without Guard does not suit the model: only what
         # somebody asked for by a gate must be resolved.
         unresolved = self.target.name == "lab" and any(row.verdict == "unresolved" for row in rows)
