@@ -29,7 +29,7 @@ EPILOG = """examples:
 It tries rounding, grids, truncation, levels and labels, with budgets of graded answers from the loosest to the
 tightest, attacks each as `guard selftest` does, and remembers what it measured.
 
-exit codes: 0 found, 1 nothing holds, 2 usage
+exit codes: 0 found, 1 nothing holds, 2 usage, 3 out of reach
 """
 PROBE = "equation_solving_softmax"
 
