@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guard.model.exchange import Reply
-    from guard.model.ledger import Charge, Receipt, Spend
+    from guard.model.ledger import Account, Charge, Receipt, Spend
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -52,12 +52,69 @@ class State(Protocol):
         """Say what has been spent on `charge`'s budget and scope in the window of `now_s`. Charges nothing."""
         ...
 
+    async def recall(self, ledger: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return memoised releases; None for those that were never kept or that others have displaced.
+
+        Args:
+            ledger: as for `charge`.
+            keys: 16-byte keyed digests.
+        """
+        ...
+
+    async def remember(self, ledger: str, releases: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep releases, each in the one slot that its key names, displacing what is there; bounded for each ledger.
+
+        Args:
+            ledger: as for `charge`.
+            releases: (key, release) pairs; a release longer than `guard.state.memo.MOST_BYTES` is not kept.
+        """
+        ...
+
+    async def terms(self, ledger: str) -> bytes | None:
+        """Return the terms that the ledger's privacy budgets are kept under; None for a ledger without any."""
+        ...
+
+    async def agree(self, ledger: str, terms: bytes) -> bytes:
+        """Put terms down where there are none yet, and return those in force."""
+        ...
+
+    async def durability(self) -> str:
+        """Return why what was charged may be lost, in words; empty when a crash or a power cut loses nothing."""
+        ...
+
     async def ping(self) -> None:
         """Return when the state can be written; raise `StateError` when it cannot."""
         ...
 
     async def aclose(self) -> None:
         """Write what is pending and let go of files and connections."""
+        ...
+
+
+class Books(Protocol):
+    """A ledger in an operator's hands: `guard budget` and `guard audit`. Semantics: `guard.state.books`."""
+
+    async def ledgers(self) -> list[str]:
+        """Return the names of all ledgers, sorted."""
+        ...
+
+    async def accounts(self, ledger: str) -> list[Account]:
+        """Return every counter of a ledger, consistent with each other."""
+        ...
+
+    async def terms(self, ledger: str) -> bytes | None:
+        """As `State.terms`."""
+        ...
+
+    async def rewrite(self, ledger: str, old: bytes | None, new: bytes, accounts: Sequence[Account]) -> bool:
+        """Replace the terms and the given accounts, in one step, if `old` is still in force; False when it is not.
+
+        An account's entries replace its checkpoint, and its journal begins anew.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and connections."""
         ...
 
 

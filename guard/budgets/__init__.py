@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from guard.budgets.base import Budget
 from guard.budgets.information import Information
+from guard.budgets.privacy import Privacy
 from guard.budgets.rows import Rows
 
 BUDGETS: dict[str, type[Budget]] = {
     "rows": Rows,
     "information": Information,
+    "privacy": Privacy,
 }

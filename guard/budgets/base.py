@@ -72,7 +72,27 @@ class Budget(BaseModel, frozen=True):
 
         Kind, scope and window, never a limit, so that edits refund nothing.
         """
-        return f"{self.kind}/{self.per}" + (f"/{self.window}s" if self.window else "")
+        return f"{self.kind}/{self.per}" + (f"/{self.window_s}s" if self.window_s else "")
+
+    @property
+    def window_s(self) -> int:
+        """Length of its window in seconds; 0 is for ever."""
+        return self.window or 0
+
+    @property
+    def event(self) -> str | None:
+        """What one row costs, for a budget that keeps a journal."""
+        return None
+
+    def amount_for(self, rows: int, drawn: int) -> int:
+        """Return what a batch costs.
+
+        Args:
+            rows: all of its rows.
+            drawn: distinct queries among them whose release is not remembered.
+        """
+        del drawn
+        return rows
 
     def scope(self, client: Client) -> str:
         """Return the scope that `client` charges."""

@@ -37,6 +37,10 @@ class Randomness(Protocol):
         """
         ...
 
+    def fresh(self, size: int) -> bytes:
+        """Return `size` bytes from the operating system's cryptographic source: what differential privacy draws from."""
+        ...
+
 
 class Batch(NamedTuple):
     """Scores on their way through the defences.
@@ -75,6 +79,8 @@ class Defence(BaseModel, frozen=True):
     """It maps scores to fewer values, so noise after it would be seen for what it is."""
     random: ClassVar[bool] = False
     """It draws from `Randomness`."""
+    spends: ClassVar[bool] = False
+    """It is a mechanism of differential privacy: see `guard.defences.mechanism`."""
     instead: ClassVar[str] = "drop this step"
     """What to write on a route whose outputs it does not suit."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import orjson
 
@@ -47,6 +49,8 @@ def charges(
     rows: int,
     dimension: int,
     seen: tuple[bytes, ...] | None,
+    drawn: int | None = None,
+    floors: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Charge, ...]:
     """Return one charge for each budget.
 
@@ -56,29 +60,40 @@ def charges(
         rows: rows in the batch, all of which are charged.
         dimension: features of a query, for limits that scale with it.
         seen: digests of the snapped rows; None when no budget counts distinct queries.
+        drawn: distinct queries whose release is not remembered: what privacy budgets charge; None: all rows.
+        floors: what a migration counts as spent for every scope of a budget, by the budget's name.
 
     Raises:
         ClientError: 413, the batch is larger than a limit itself, so it can never fit.
     """
     made: list[Charge] = []
+    drawn = rows if drawn is None else drawn
     for budget in budgets:
-        limit = budget.limit_for(dimension)
+        limit = budget.limit_for(dimension) - floors.get(budget.name, 0)
+        amount = budget.amount_for(rows, drawn)
+        if not amount:
+            continue  # every release is remembered
         # A batch of graded answers over its limit can still be answered with labels; a batch of rows can never fit.
         most = limit if not budget.distinct else budget.hard_limit
-        if most is not None and rows > max(most, limit):
+        if most is not None and amount > max(most, limit):
+            if budget.name in floors:
+                raise Denied("the budget is spent", code="budget_spent", status=429)
             raise ClientError(
                 "the batch is larger than the budget itself; send smaller ones", code="batch_too_large", status=413
             )
+        seen_here = seen if budget.distinct else None
         made.append(
             Charge(
                 budget.name,
                 budget.scope(client),
-                budget.window or 0,
+                budget.window_s,
                 limit,
-                rows,
+                amount,
                 budget.then,
                 budget.hard_limit,
-                seen if budget.distinct else None,
+                seen_here,
+                budget.event,
+                drawn if budget.event is not None else 0,
             )
         )
     return tuple(made)

@@ -87,6 +87,10 @@ class QueryNoise:
             data = _expand(self._key, reuse.encode() + b"\0" + salt, rows, _BYTES * width)
         return np.ndarray((n, width), _WORD, data)
 
+    def fresh(self, size: int) -> bytes:
+        """Return bytes that no key and no query determines: see `guard.defences.base.Randomness`."""
+        return self._fresh(size)
+
     def _cells(self) -> list[bytes]:
         """Name each row's coarse cell; a row that has none (no declared range, not a text) is a cell of its own."""
         queries, inputs = self._queries, self._inputs

@@ -283,3 +283,6 @@ class _Picked:
 
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         return self._rng.words(reuse, width, salt)[self._rows]
+
+    def fresh(self, size: int) -> bytes:
+        return self._rng.fresh(size)

@@ -54,6 +54,9 @@ class Charge(NamedTuple):
         then: what happens to a call that does not fit.
         hard_limit: greatest `total` once label-only; None for no such limit.
         digests: 16-byte keyed digests of the snapped queries (one per row) for a distinct charge; None for a plain one.
+        event: for a privacy budget: what one row costs, as `guard.privacy.events.text` writes it; the charge is then
+            also entered in the ledger's journal, which `guard audit verify` replays. None for other budgets.
+        rows: for a privacy budget: rows that `amount` pays for.
     """
 
     budget: str
@@ -64,6 +67,8 @@ class Charge(NamedTuple):
     then: Then = "deny"
     hard_limit: int | None = None
     digests: tuple[bytes, ...] | None = None
+    event: str | None = None
+    rows: int = 0
 
     def window(self, now_s: float) -> int:
         """Return the number of the window that `now_s` falls in; 0 when the budget is for ever.
@@ -102,3 +107,37 @@ class Receipt(NamedTuple):
     spends: tuple[Spend, ...]
     charged: tuple[Spend, ...]
     fresh: tuple[tuple[bytes, ...], ...]
+
+
+class Entry(NamedTuple):
+    """What a ledger's journal says of one counter and one event, added up.
+
+    Args:
+        event: as `guard.privacy.events.text` writes it, or `reset` or `migrated`.
+        rows: rows drawn, refunds taken off.
+        amount: what they cost together, in the budget's units; negative for a reset.
+    """
+
+    event: str
+    rows: int
+    amount: int
+
+
+class Account(NamedTuple):
+    """One counter of a ledger as its state has it.
+
+    Args:
+        budget: the budget's name.
+        scope: whose it is.
+        window_s: window length; 0 is for ever.
+        window: its number.
+        spend: the live counter.
+        entries: checkpoint and journal, added up by event; empty for budgets that keep no journal.
+    """
+
+    budget: str
+    scope: str
+    window_s: int
+    window: int
+    spend: Spend
+    entries: tuple[Entry, ...]

@@ -27,6 +27,9 @@ class Outputs(BaseModel):
         tensors: names (tensors, members, JSON paths) that carry scores; None finds every one of the declared kind.
         labels: names that carry a row's label; None finds them by their usual names and by agreement with the scores.
         classes: the label of each column, in order; needed where labels must be rewritten (`keep_argmax: false`).
+        norm: greatest L2 norm of kind `embedding`: a mechanism of differential privacy clips longer ones to it.
+        clip: what lies outside the declared domain is moved into it before a mechanism of differential privacy; left
+            out, it is refused after it was charged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +40,8 @@ class Outputs(BaseModel):
     tensors: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     classes: tuple[str | int, ...] | None = Field(default=None, min_length=2)
+    norm: float | None = Field(default=None, gt=0, le=1e9)
+    clip: bool = False
 
     def accepts(self, scores: Floats, *, complete: bool, named: bool) -> bool:
         """Say whether `scores` are of the declared kind.

@@ -27,6 +27,7 @@ from guard.defences.base import Defence, Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
 from guard.policy.gates import Selftest
+from guard.policy.privacy import Claim, Ensemble
 from guard.wire.base import Fields
 from guard.wire.registry import API_NAMES
 
@@ -267,6 +268,8 @@ class Route(BaseModel):
         inputs: what a query may be; others are refused (422).
         fields: `known` lets out only what the API defines and the declared scores; `all` keeps unknown members.
         outputs: what the answer's scores are.
+        ensemble: how the answers of several models become one.
+        privacy: what is claimed about the training data.
         defences: applied in order to every answer.
         budgets: charged before the model is asked.
     """
@@ -281,6 +284,8 @@ class Route(BaseModel):
     inputs: Inputs | None = None
     fields: Fields = "known"
     outputs: Outputs = Outputs()
+    ensemble: Ensemble | None = None
+    privacy: Claim | None = None
     defences: tuple[AnyDefence, ...] = ()
     budgets: tuple[AnyBudget, ...] = ()
 
@@ -319,6 +324,5 @@ LATER_KEYS: dict[str, str] = {
     "ladder": "detection",
     "profile": "detection",
     "exceptions": "detection",
-    "privacy": "privacy budgets",
 }
 """Keys and kinds that this version does not know yet, with what they belong to: the error says so."""
