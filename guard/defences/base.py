@@ -38,7 +38,7 @@ class Randomness(Protocol):
         ...
 
     def fresh(self, size: int) -> bytes:
-        """Return `size` bytes from the operating system's cryptographic source: what differential privacy draws from."""
+        """Return `size` bytes of the operating system's cryptographic source: for differential privacy."""
         ...
 
 
@@ -79,6 +79,8 @@ class Defence(BaseModel, frozen=True):
     """It maps scores to fewer values, so noise after it would be seen for what it is."""
     random: ClassVar[bool] = False
     """It draws from `Randomness`."""
+    leaves_labels: ClassVar[bool] = False
+    """No row carries more than its label behind it."""
     spends: ClassVar[bool] = False
     """It is a mechanism of differential privacy: see `guard.defences.mechanism`."""
     instead: ClassVar[str] = "drop this step"

@@ -25,6 +25,7 @@ class LabelOnly(Defence, frozen=True):
     """
 
     suits: ClassVar[frozenset[Kind]] = frozenset({"probabilities", "labels"})
+    leaves_labels: ClassVar[bool] = True
     coarsens: ClassVar[bool] = True
     instead: ClassVar[str] = "only a denial is possible here: drop label_only and write then: deny on the budgets"
 

@@ -21,7 +21,7 @@ from guard.privacy.measurement import Bounds, Measurement, Norm
 
 
 class Mechanism(Defence, frozen=True):
-    """Base of all mechanisms: subclasses set `norm`, and implement `apply`, `event`, `noise` and, if need be, `solved`."""
+    """Base of all mechanisms: subclasses set `norm`, implement `apply`, `event`, `noise`, and if need be `solved`."""
 
     random: ClassVar[bool] = True
     spends: ClassVar[bool] = True

@@ -20,6 +20,7 @@ from guard.policy.contradictions import (
     warn_unreached,
 )
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
+from guard.policy.private import Made, bind, check_priced, filters, make, terms_of
 from guard.policy.schema import Policy, Route
 from guard.wire.base import Codec, Endpoint, Reader
 from guard.wire.registry import API_NAMES, codec_class
@@ -40,7 +41,7 @@ def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    routes: list[RoutePlan] = []
+    sound: list[tuple[str, Route, Codec]] = []
     names: set[str] = set()
     for index, route in enumerate(policy.routes):
         at = f"routes[{index}]"
@@ -51,14 +52,40 @@ def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
         codec = _codec(route, at, api, found)
         problems += found
         if codec is not None and not found:
-            routes.append(_route(route, policy.mode, codec, route.api or api or ""))
+            sound.append((at, route, codec))
         warnings += warn_route(route, at)
+    routes, unpriced = _routes(sound, policy.mode, api or "")
+    problems += unpriced
     warnings += warn_policy(policy)
     warnings += warn_unreached(routes)
     problems += check_ledgers(policy) + check_headers(policy)
     if problems:
         raise PolicyError(problems)
     return Plan(policy.name, policy.mode, digest(policy), policy, tuple(routes), policy.limits, tuple(warnings))
+
+
+def _routes(sound: list[tuple[str, Route, Codec]], parent: Mode, api: str) -> tuple[list[RoutePlan], list[Problem]]:
+    """Compile routes that have nothing wrong with them by themselves; those that share a ledger share its filter."""
+    problems: list[Problem] = []
+    bindable: list[tuple[str, Route]] = []
+    for at, route, _ in sound:
+        try:
+            bind(route)
+        except ValueError as error:
+            problems.append(Problem(str(error), f"{at}.defences", hint="guard budget plan finds noise that does"))
+        else:
+            bindable.append((_ledger(route, parent), route))
+    found = filters(bindable)
+    terms = terms_of(bindable, found)
+    routes: list[RoutePlan] = []
+    for at, route, codec in sound:
+        ledger = _ledger(route, parent)
+        if ledger in found:
+            problems += check_priced(route, at, found[ledger])
+        if not problems:
+            made = make(route, route.mode or parent, found.get(ledger), terms.get(ledger))
+            routes.append(_route(route, parent, codec, route.api or api, made))
+    return routes, problems
 
 
 def digest(policy: Policy) -> str:
@@ -104,12 +131,16 @@ def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) 
     return codec
 
 
-def _route(route: Route, parent: Mode, codec: Codec, api: str) -> RoutePlan:
+def _ledger(route: Route, parent: Mode) -> str:
+    name = route.ledger or route.name
+    return f"shadow:{name}" if (route.mode or parent) == "shadow" else name
+
+
+def _route(route: Route, parent: Mode, codec: Codec, api: str, made: Made) -> RoutePlan:
     mode = route.mode or parent
-    ledger = route.ledger or route.name
-    enforced = [d for d in route.defences if d.mode == "enforce"]
-    grades = route.outputs.kind != "labels" and not any(d.kind == "label_only" for d in enforced)
-    budgets = tuple(b for b in route.budgets if grades or not b.distinct)
+    enforced = [d for d in made.defences if d.mode == "enforce"]
+    grades = route.outputs.kind != "labels" and not any(d.leaves_labels for d in enforced)
+    budgets = tuple(b for b in made.budgets if grades or not b.distinct)
     return RoutePlan(
         name=route.name,
         api=api,
@@ -118,13 +149,16 @@ def _route(route: Route, parent: Mode, codec: Codec, api: str) -> RoutePlan:
         inputs=route.inputs,
         fields=route.fields,
         outputs=route.outputs,
-        defences=route.defences,
+        defences=made.defences,
         budgets=budgets,
-        ledger=f"shadow:{ledger}" if mode == "shadow" else ledger,
+        ledger=_ledger(route, parent),
         endpoints=_endpoints(route, codec),
         binding=tuple(b for b in budgets if mode == "shadow" or b.mode == "enforce"),
         watched=tuple(b for b in budgets if mode == "enforce" and b.mode == "shadow"),
         scales=any(b.scales for b in budgets),
+        ensemble=route.ensemble,
+        private=made.private,
+        statement=made.statement,
     )
 
 

@@ -8,6 +8,7 @@ from guard.budgets.base import Budget
 from guard.defences.base import Defence, Mode
 from guard.errors import Problem
 from guard.policy.plan import RoutePlan, path_pattern
+from guard.policy.private import check_private, warn_private
 from guard.policy.schema import Match, Policy, Route
 from guard.wire.base import Endpoint
 
@@ -53,7 +54,7 @@ def check_route(route: Route, at: str, parent: Mode) -> list[Problem]:
             )
         if defence.coarsens and defence.mode == "enforce":
             coarse = coarse or defence
-    return problems + _check_budgets(route, at, mode)
+    return problems + check_private(route, at, mode) + _check_budgets(route, at, mode)
 
 
 def _check_budgets(route: Route, at: str, mode: Mode) -> list[Problem]:
@@ -157,7 +158,7 @@ def warn_route(route: Route, at: str) -> list[Problem]:
                 Problem("the dimension of a query is not declared", f"{at}.budgets[{i}].graded_answers", hint=hint)
             )
             break
-    return warnings
+    return warnings + warn_private(route, at)
 
 
 def warn_policy(policy: Policy) -> list[Problem]:

@@ -6,12 +6,16 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from guard.budgets.base import Budget
+from guard.budgets.base import Budget, Per
 from guard.defences.base import Defence, Mode
 from guard.errors import Problem
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.policy.privacy import Ensemble
 from guard.policy.schema import Limits, Policy
+from guard.privacy.filters import Filter
+from guard.privacy.measurement import Bounds, Measurement
+from guard.privacy.terms import Terms
 from guard.wire.base import Codec, Endpoint, Fields
 
 _SEGMENT = r"(?:[A-Za-z0-9._~!$&'()*+,;=@-]|%(?!2[fF]|3[aA]|5[cC]|00)[0-9A-Fa-f]{2})+"
@@ -49,6 +53,33 @@ class OpenEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Private:
+    """A route whose first defence is a mechanism of differential privacy.
+
+    Args:
+        measurement: the mechanism with everything that its loss follows from.
+        bounds: the domain that answers must lie in before the mechanism.
+        filter: what the ledger's units mean.
+        terms: what the ledger must have been begun under.
+        per: the narrowest scope of the privacy budgets (or `model`): a release is remembered for it.
+        fingerprint: of everything that a release depends on beside the query; remembered ones of another are not given.
+        charged: a privacy budget is charged.
+        claimed: the policy claims differential privacy.
+        accept_lost_writes: why a state that may lose charges is accepted; empty when it is not.
+    """
+
+    measurement: Measurement
+    bounds: Bounds
+    filter: Filter
+    terms: Terms
+    per: Per
+    fingerprint: bytes
+    charged: bool
+    claimed: bool
+    accept_lost_writes: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoutePlan:
     """A compiled route.
 
@@ -67,6 +98,9 @@ class RoutePlan:
         binding: the budgets whose outcome counts (in shadow it is computed, and overruled).
         watched: the budgets in shadow on an enforcing route.
         scales: a budget's limit follows the queries' dimension.
+        ensemble: how the answers of several models become one, or None.
+        private: set when the first defence is a mechanism of differential privacy.
+        statement: what may be said of the training data's privacy, sentence by sentence.
     """
 
     name: str
@@ -83,6 +117,9 @@ class RoutePlan:
     binding: tuple[Budget, ...]
     watched: tuple[Budget, ...]
     scales: bool
+    ensemble: Ensemble | None = None
+    private: Private | None = None
+    statement: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

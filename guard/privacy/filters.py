@@ -1,9 +1,9 @@
 """The filter: what an answer costs in whole units, what a budget holds, and what has been spent in epsilon.
 
-Fully adaptive composition: the client chooses each query, and Guard its noise, after seeing all answers before. A filter
-admits an answer only if the sum of all costs, this one's included, stays within a bound fixed beforehand; the admitted
-answers together then have the guarantee that the bound stands for. Costs are added as whole units of 1e-12, rounded up;
-bounds are rounded down; both stay below 2^53, where a Lua number is exact.
+Fully adaptive composition: the client chooses each query, and Guard its noise, after seeing all answers before. A
+filter admits an answer only if the sum of all costs, this one's included, stays within a bound fixed beforehand; the
+admitted answers together then have the guarantee that the bound stands for. Costs are added as whole units of 1e-12,
+rounded up; bounds are rounded down; both stay below 2^53, where a Lua number is exact.
 
 * `gdp`: a unit is 1e-12 of mu^2. Stopping when the sum of mu_i^2 would pass B keeps everything sqrt(B)-GDP (Smith and
   Thakurta, 2022, theorem 2; Koskela, Tobaben and Honkela, 2023, theorem 8). Exact for Gaussian answers.
@@ -91,10 +91,7 @@ class Filter:
 
     def limit(self, epsilon: float, delta: float) -> int:
         """Return how many units (epsilon, delta) allows, rounded down; 0 when it allows none."""
-        if self.kind == "gdp":
-            bound = mu_of(epsilon, delta) ** 2
-        else:
-            bound = epsilon - _converted(self.order, delta)
+        bound = mu_of(epsilon, delta) ** 2 if self.kind == "gdp" else epsilon - _converted(self.order, delta)
         return max(0, min(MOST, floor(bound * (1.0 - _ROUNDING) / UNIT)))
 
     def epsilon(self, units: int, delta: float) -> float:
@@ -108,7 +105,7 @@ class Filter:
 
 
 def _converted(order: float, delta: float) -> float:
-    """Return what Renyi DP of `order` adds to epsilon at `delta` (Canonne, Kamath and Steinke, 2020, proposition 12)."""
+    """Return what Renyi DP of `order` adds to epsilon (Canonne, Kamath and Steinke, 2020, proposition 12)."""
     return log1p(-1.0 / order) - (log(delta) + log(order)) / (order - 1.0)
 
 
@@ -147,7 +144,7 @@ def choose(events: Sequence[Event], epsilon: float, delta: float, columns: int, 
         if slack(epsilon, answers, columns) <= delta * _SLACK_SHARE:
             return gdp
     renyi = [Filter("rdp", candidate) for candidate in ORDERS]
-    return max(renyi, key=lambda f: f.limit(epsilon, delta) / max(1, max(f.cost(event) for event in events)))
+    return max(renyi, key=lambda f: f.limit(epsilon, delta) / max(1, *(f.cost(event) for event in events)))
 
 
 def slack(epsilon: float, answers: int, columns: int) -> float:
@@ -156,7 +153,7 @@ def slack(epsilon: float, answers: int, columns: int) -> float:
 
 
 def rdp(event: Event, order: float) -> float:
-    """Return the Renyi divergence of `order` > 1 between neighbours, an upper bound that is met for Gaussian and Laplace.
+    """Return the Renyi divergence of `order` > 1 between neighbours: an upper bound, met for Gaussian and Laplace.
 
     Sources: Gaussian, Laplace: Mironov, 2017, table II (a Laplace vector's is convex in the shift, so one coordinate
     that takes all of the L1 sensitivity is the worst). Pure: Bun and Steinke, 2016, by randomised response, which every

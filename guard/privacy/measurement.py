@@ -46,8 +46,8 @@ class Bounds:
     def diameter(self, norm: Norm) -> float | None:
         """Return the greatest distance of two answers; None when nothing bounds it.
 
-        >>> Bounds("probabilities").diameter("l1"), Bounds("value", 0, 5).diameter("l2"), Bounds("logits").diameter("l2")
-        (2.0, 5, None)
+        >>> Bounds("probabilities").diameter("l1"), Bounds("value", 0, 5).diameter("l2")
+        (2.0, 5)
         """
         if self.kind == "probabilities":
             return _SIMPLEX[norm]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,13 @@ class Seeded:
 
     rows: int
     seed: int = 0
+    generator: np.random.Generator = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "generator", np.random.default_rng([self.seed, 1]))
+
+    def fresh(self, size: int) -> bytes:
+        return self.generator.bytes(size)
 
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         generator = np.random.default_rng([self.seed, zlib.crc32(reuse.encode() + salt)])
@@ -30,6 +37,9 @@ class Constant:
 
     rows: int
     value: float
+
+    def fresh(self, size: int) -> bytes:
+        return int(self.value * 256).to_bytes(1, "big") * size
 
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         return np.full((self.rows, width), int(self.value * 2**16), dtype=np.uint16)
