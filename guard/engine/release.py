@@ -15,15 +15,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 from guard.defences.base import Batch, Defence, Mode, Randomness, Reuse, has_classes, same_columns
 from guard.defences.label_only import LabelOnly
+from guard.engine.memo import Memo, only_prediction
 from guard.errors import InvariantError
 from guard.model.arrays import Bools, Floats, Ints, Words
 from guard.model.outputs import Kind, Outputs
 from guard.model.prediction import Answer, Prediction, Release
+from guard.privacy.measurement import Bounds
 
 _COPY_TOLERANCE = 1e-6
 _SUM_TOLERANCE = 0.02
@@ -75,6 +78,7 @@ def release(
     *,
     labels_only: bool,
     trace: bool = False,
+    private: PrivateRun | None = None,
 ) -> Report:
     """Run the defences over every prediction of an answer, and write the releases and changed labels into it.
 
@@ -85,18 +89,34 @@ def release(
         rng: randomness for the request's rows.
         labels_only: a budget leaves only labels: every row is reduced to its label behind the other defences.
         trace: report every step.
+        private: what a route whose first defence is a mechanism of differential privacy needs.
 
     Raises:
+        UpstreamError: an answer that the mechanism cannot make private, or outside the domain.
         InvariantError: `labels_only` on outputs that have no labels; a matrix that answers other rows than the answer
         has.
     """
-    if labels_only:
-        if outputs.kind not in LabelOnly.suits:
-            raise InvariantError(f"{outputs.kind} cannot be reduced to labels")
-        defences = (*defences, _LABEL_ONLY)
-    if not defences or not answer.predictions:
+    if labels_only and outputs.kind not in LabelOnly.suits:
+        raise InvariantError(f"{outputs.kind} cannot be reduced to labels")
+    if private is None and (not answer.predictions or not (defences or labels_only or answer.relabel)):
         return Report()
-    return _Run(defences, outputs.kind, answer, rng, trace=trace).all()
+    if private is not None:
+        only_prediction(answer, len(private.memo.keys), private.columns)
+    return _Run(defences, outputs.kind, answer, rng, labels_only=labels_only, trace=trace, private=private).all()
+
+
+class PrivateRun(NamedTuple):
+    """What a mechanism of differential privacy needs beside its answer.
+
+    Args:
+        bounds: the domain that scores are fitted into first; None for an ensemble's, whose every model's were.
+        columns: most scores a row.
+        memo: what is known of the request's releases; gets those that are drawn.
+    """
+
+    bounds: Bounds | None
+    columns: int
+    memo: Memo
 
 
 @dataclass(slots=True)
@@ -112,11 +132,35 @@ class _Done:
 class _Run:
     """One answer on its way through the defences."""
 
-    __slots__ = ("answer", "counts", "covered", "defences", "done", "kind", "known", "rng", "rows", "shadow", "total")
+    __slots__ = (
+        "answer",
+        "counts",
+        "covered",
+        "defences",
+        "done",
+        "kind",
+        "known",
+        "labels_only",
+        "private",
+        "rng",
+        "rows",
+        "shadow",
+        "total",
+    )
 
     def __init__(
-        self, defences: tuple[Defence, ...], kind: Kind, answer: Answer, rng: Randomness, *, trace: bool
+        self,
+        defences: tuple[Defence, ...],
+        kind: Kind,
+        answer: Answer,
+        rng: Randomness,
+        *,
+        labels_only: bool,
+        trace: bool,
+        private: PrivateRun | None,
     ) -> None:
+        self.labels_only = labels_only
+        self.private = private
         self.defences = defences
         self.kind: Kind = kind
         self.answer = answer
@@ -141,7 +185,8 @@ class _Run:
             for prediction in repeats:
                 self._take(prediction)
             repeats = []
-        if any(defence.mode == "enforce" for defence in self.defences):
+        forced = self.answer.relabel or self.labels_only
+        if forced or any(defence.mode == "enforce" for defence in self.defences):
             self._write(repeats)
         rows = max(self.rows, 1)
         steps: tuple[Step, ...] = ()
@@ -174,6 +219,8 @@ class _Run:
     def _one(self, prediction: Prediction, number: int) -> _Done:
         """Run the defences over one score matrix; `number` tells matrices for the same rows apart."""
         scores, rows = prediction.scores, prediction.rows
+        if self.private is not None and self.private.bounds is not None:
+            scores = self.private.bounds.fit(scores)
         finite: Ints | None = None
         # Not a number is both the least and the greatest.
         least = scores.item(scores.argmin()) if scores.size else 0.0
@@ -207,7 +254,10 @@ class _Run:
                 batch = after
             else:
                 self.shadow.add(batch, after)
-        return batch
+        if self.private is not None:
+            batch = self.private.memo.merge(batch)
+        # Last, so that what is remembered is whole when another budget leaves only labels today.
+        return _LABEL_ONLY.apply(batch, rng, b"") if self.labels_only else batch
 
     def _write(self, repeats: list[Prediction]) -> None:
         for item in self.done:
@@ -221,7 +271,7 @@ class _Run:
         if (
             self.answer.labels
             and has_classes(self.kind)
-            and not all(same_columns(d.released, d.top) for d in self.done)
+            and (self.answer.relabel or not all(same_columns(d.released, d.top) for d in self.done))
         ):
             columns = self._by_row([item.released.astype(np.float64) for item in self.done])
             if np.isnan(columns).any():

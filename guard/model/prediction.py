@@ -83,6 +83,7 @@ class Answer:
         labels: places that repeat the label.
         dropped: names of members that `fields: known` left out.
         document: the codec's own decoded form, which `write` changes and `render` encodes.
+        relabel: labels in it are another answer's (one model's of an ensemble), so every one is written anew.
     """
 
     rows: int
@@ -90,3 +91,4 @@ class Answer:
     predictions: list[Prediction] = field(default_factory=list[Prediction])
     labels: list[LabelSlot] = field(default_factory=list[LabelSlot])
     dropped: list[str] = field(default_factory=list[str])
+    relabel: bool = False
