@@ -98,11 +98,14 @@ def release(
     """
     if labels_only and outputs.kind not in LabelOnly.suits:
         raise InvariantError(f"{outputs.kind} cannot be reduced to labels")
-    if private is None and (not answer.predictions or not (defences or labels_only or answer.relabel)):
+    own = len(defences)
+    if labels_only:
+        defences = (*defences, _LABEL_ONLY)
+    if private is None and (not answer.predictions or not (defences or answer.relabel)):
         return Report()
     if private is not None:
         only_prediction(answer, len(private.memo.keys), private.columns)
-    return _Run(defences, outputs.kind, answer, rng, labels_only=labels_only, trace=trace, private=private).all()
+    return _Run(defences, outputs.kind, answer, rng, own=own, trace=trace, private=private).all()
 
 
 class PrivateRun(NamedTuple):
@@ -140,7 +143,7 @@ class _Run:
         "done",
         "kind",
         "known",
-        "labels_only",
+        "own",
         "private",
         "rng",
         "rows",
@@ -155,11 +158,11 @@ class _Run:
         answer: Answer,
         rng: Randomness,
         *,
-        labels_only: bool,
+        own: int,
         trace: bool,
         private: PrivateRun | None,
     ) -> None:
-        self.labels_only = labels_only
+        self.own = own
         self.private = private
         self.defences = defences
         self.kind: Kind = kind
@@ -185,8 +188,7 @@ class _Run:
             for prediction in repeats:
                 self._take(prediction)
             repeats = []
-        forced = self.answer.relabel or self.labels_only
-        if forced or any(defence.mode == "enforce" for defence in self.defences):
+        if self.answer.relabel or any(defence.mode == "enforce" for defence in self.defences):
             self._write(repeats)
         rows = max(self.rows, 1)
         steps: tuple[Step, ...] = ()
@@ -245,8 +247,11 @@ class _Run:
 
     def _steps(self, batch: Batch, rng: Randomness, number: int) -> Batch:
         for index, defence in enumerate(self.defences):
+            # Before the label that another budget leaves today, so that what is remembered is whole.
+            if index == self.own and self.private is not None:
+                batch = self.private.memo.merge(batch)
             if batch.labels_only:
-                break
+                continue
             after = defence.apply(batch, rng, b"%d.%d" % (index, number))
             if self.counts is not None:
                 self.counts[index].add(batch, after)
@@ -254,10 +259,9 @@ class _Run:
                 batch = after
             else:
                 self.shadow.add(batch, after)
-        if self.private is not None:
+        if self.private is not None and self.own == len(self.defences):
             batch = self.private.memo.merge(batch)
-        # Last, so that what is remembered is whole when another budget leaves only labels today.
-        return _LABEL_ONLY.apply(batch, rng, b"") if self.labels_only else batch
+        return batch
 
     def _write(self, repeats: list[Prediction]) -> None:
         for item in self.done:
