@@ -139,3 +139,34 @@ class Upstream(Protocol):
     async def aclose(self) -> None:
         """Close all connections."""
         ...
+
+
+class Upstreams(Upstream, Protocol):
+    """One model server, or several whose answers a route puts together."""
+
+    async def send_all(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        *,
+        quorum: int,
+        wait_s: float,
+    ) -> list[Reply | None]:
+        """Ask all models at once; return one entry a model in their order, None for one that failed or was late.
+
+        Args:
+            method: as for `send`, and so are the next four.
+            target: same.
+            headers: same.
+            body: same.
+            timeout_s: same.
+            quorum: least number of answers with a status below 300.
+            wait_s: how long to wait for the others once `quorum` have answered.
+
+        Raises:
+            UpstreamError: code `no_quorum`; `reached` is False only if certainly no model saw the request.
+        """
+        ...

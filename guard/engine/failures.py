@@ -72,6 +72,8 @@ FAILURES: dict[tuple[Phase, Kind], Outcome] = {
     ("read_answer", "upstream"): _WITHHELD,  # unreadable answer, or more predictions than rows charged
     ("read_answer", "bug"): _WITHHELD,
     ("observe", "bug"): _BUG,
+    ("release", "client"): _GUEST,  # the models do not agree (a mechanism's threshold): 422
+    ("release", "upstream"): _WITHHELD,  # outside the declared outputs, or more than a mechanism makes private
     ("release", "bug"): _BUG,
     ("render", "bug"): _BUG,
 }

@@ -62,6 +62,7 @@ class Private:
         filter: what the ledger's units mean.
         terms: what the ledger must have been begun under.
         per: the narrowest scope of the privacy budgets (or `model`): a release is remembered for it.
+        columns: most scores a row.
         fingerprint: of everything that a release depends on beside the query; remembered ones of another are not given.
         charged: a privacy budget is charged.
         claimed: the policy claims differential privacy.
@@ -73,6 +74,7 @@ class Private:
     filter: Filter
     terms: Terms
     per: Per
+    columns: int
     fingerprint: bytes
     charged: bool
     claimed: bool

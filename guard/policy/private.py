@@ -122,6 +122,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         filter=filter_,
         terms=terms,
         per=per,
+        columns=columns(route),
         fingerprint=_fingerprint(route, claim),
         charged=bool(spending),
         claimed=claim.claim == "dp",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from guard.engine.memo import Memo
 from guard.engine.release import Report
 from guard.errors import GuardError
 from guard.model.client import Client
@@ -47,10 +49,14 @@ class Exchange:
     client: Client | None = None
     reading: Reading | None = None
     body: bytes = b""
+    floors: Mapping[str, int] = field(default_factory=dict[str, int])
     charges: tuple[Charge, ...] = ()
     receipt: Receipt | None = None
     labels_only: bool = False
+    memo: Memo | None = None
+    remembered: bool = False
     reply: Reply | None = None
+    replies: list[Reply | None] | None = None
     answer: Answer | None = None
     report: Report | None = None
     response: Response | None = None

@@ -14,15 +14,19 @@ from collections.abc import Awaitable, Callable
 
 from guard.budgets.base import Budget
 from guard.engine.admit import charges, decision, digests, dimension_of
+from guard.engine.aggregate import combine
 from guard.engine.failures import Phase, outcome
 from guard.engine.randomness import QueryNoise
-from guard.engine.release import release
-from guard.errors import ClientError, Denied, GuardError, StateError, UpstreamError
+from guard.engine.release import PrivateRun, release
+from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
 from guard.model.client import Client
+from guard.model.exchange import Reply
 from guard.model.ledger import Admission, Charge
+from guard.model.prediction import Answer
 from guard.model.queries import Queries
 from guard.policy.plan import RoutePlan
-from guard.ports import Clock, State, Upstream
+from guard.ports import Clock, State, Upstreams
+from guard.proxy.agreement import Agreements
 from guard.proxy.clients import RecentClients
 from guard.proxy.exchange import Exchange, Response
 from guard.proxy.marks import Marks
@@ -35,7 +39,9 @@ from guard.proxy.messages import (
     upstream_headers,
     upstream_refusal,
 )
+from guard.proxy.releases import Releases
 from guard.telemetry.metrics import Metrics
+from guard.wire.base import Reading
 from guard.wire.body import too_many_rows
 
 log = logging.getLogger("guard.proxy")
@@ -56,7 +62,7 @@ class Handler:
     """
 
     def __init__(
-        self, state: State, upstream: Upstream, clock: Clock, secret: bytes, metrics: Metrics, clients: RecentClients
+        self, state: State, upstream: Upstreams, clock: Clock, secret: bytes, metrics: Metrics, clients: RecentClients
     ) -> None:
         self.state = state
         self.upstream = upstream
@@ -65,6 +71,8 @@ class Handler:
         self.metrics = metrics
         self.clients = clients
         self.marks = Marks(secret)
+        self.agreements = Agreements(state)
+        self.releases = Releases(state, secret, metrics)
         self.dimensions: dict[str, int] = {}
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),
@@ -131,6 +139,9 @@ class Handler:
 
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked."""
+        if x.route.private is not None:
+            x.floors = await self.agreements.floors(x.route)
+            await self.releases.recall(x, self.client_of(x))
         if x.route.watched and x.route.binding:
             # Side by side, so that what only watches costs no second trip to the state.
             await asyncio.gather(self.watch(x), self.bind(x))
@@ -142,6 +153,8 @@ class Handler:
     async def bind(self, x: Exchange) -> None:
         """Charge the budgets whose outcome counts."""
         x.charges = made = self.claims(x, x.route.binding)
+        if not made:
+            return  # every release is remembered, and nothing else is counted
         x.receipt = await self.state.charge(x.route.ledger, made, x.now_s)
         x.labels_only = decision(x.receipt, made, x.now_s)
 
@@ -149,6 +162,8 @@ class Handler:
         """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
         try:
             made = self.claims(x, x.route.watched)
+            if not made:
+                return
             receipt = await self.state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
             if receipt.admission is not Admission.ALLOW:
                 x.metrics.refusal(made[receipt.binding or 0].budget)
@@ -160,11 +175,13 @@ class Handler:
 
     def claims(self, x: Exchange, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
         """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
+        drawn = None if x.memo is None else x.memo.due()
+        client = self.client_of(x)
         if not any(budget.distinct for budget in budgets):
-            return charges(budgets, self.client_of(x), x.rows, 0, None)
+            return charges(budgets, client, x.rows, 0, None, drawn, x.floors)
         queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
         seen = digests(self.secret, queries)
-        return charges(budgets, self.client_of(x), x.rows, self.dimension(x.route, queries), seen)
+        return charges(budgets, client, x.rows, self.dimension(x.route, queries), seen, drawn, x.floors)
 
     def dimension(self, route: RoutePlan, queries: Queries) -> int:
         """Return a query's dimension for limits that scale with it.
@@ -179,39 +196,72 @@ class Handler:
         return min(asked, self.dimensions.get(route.ledger, asked))
 
     async def forward(self, x: Exchange) -> None:
-        """Ask the model: what was read in enforce, what was sent in shadow."""
-        target = x.call.target if x.route.mode == "shadow" else x.call.path.encode("ascii")
-        body = x.call.sent if x.route.mode == "shadow" else x.body
+        """Ask the model: what was read in enforce, what was sent in shadow; nothing when the answer is remembered."""
+        if x.remembered:
+            return
+        shadow = x.route.mode == "shadow"
+        target = x.call.target if shadow else x.call.path.encode("ascii")
+        body = x.call.sent if shadow else x.body
+        headers, timeout_s = upstream_headers(x), x.active.plan.limits.upstream_timeout_s
         began = self.clock.monotonic_s()
         try:
-            x.reply = await self.upstream.send(
-                x.method, target, upstream_headers(x), body, x.active.plan.limits.upstream_timeout_s
-            )
+            if x.route.ensemble is None or x.endpoint.access != "scoring":
+                x.reply = await self.upstream.send(x.method, target, headers, body, timeout_s)
+            else:
+                quorum, wait_s = x.route.ensemble.quorum, x.route.ensemble.wait_s
+                x.replies = await self.upstream.send_all(
+                    x.method, target, headers, body, timeout_s, quorum=quorum, wait_s=wait_s
+                )
+                x.reply = next(reply for reply in x.replies if reply is not None)
         finally:
             x.upstream_s = self.clock.monotonic_s() - began
-        if x.reply.status >= 300 and x.route.mode == "enforce":
+        if x.reply.status >= 300 and not shadow:
             raise upstream_refusal(x.reply)
 
     def read_answer(self, x: Exchange) -> None:
         """Decode the model's answer; one with more predictions than rows charged is withheld."""
         if x.reply is None or x.reading is None or x.reply.status != 200:
             return
-        x.answer = x.route.codec.answer(clean_reply(x.reply, x.active.plan.limits.answer_bytes), x.reading)
+        x.answer = self.combined(x, x.reading) if x.replies is not None else self.decoded(x, x.reply, x.reading)
         if x.answer.rows > x.rows:
             raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
         if x.route.scales:
             asked = dimension_of(x.reading.queries)
             self.dimensions[x.route.ledger] = min(asked, self.dimensions.get(x.route.ledger, asked))
 
-    def release(self, x: Exchange) -> None:
-        """Run the defences over the predictions."""
+    def decoded(self, x: Exchange, reply: Reply, reading: Reading) -> Answer:
+        """Decode one model's answer."""
+        return x.route.codec.answer(clean_reply(reply, x.active.plan.limits.answer_bytes), reading)
+
+    def combined(self, x: Exchange, reading: Reading) -> Answer:
+        """Decode every model's answer and put them together; one that cannot be read is a model that failed."""
+        ensemble, private = x.route.ensemble, x.route.private
+        if ensemble is None or x.replies is None:
+            raise InvariantError("there is no ensemble")
+        answers: list[Answer | None] = []
+        for reply in x.replies:
+            try:
+                answers.append(None if reply is None else self.decoded(x, reply, reading))
+            except UpstreamError:
+                answers.append(None)
+        bounds = None if private is None else private.bounds
+        return combine(answers, ensemble.aggregate, ensemble.quorum, bounds, x.rows)
+
+    async def release(self, x: Exchange) -> None:
+        """Run the defences over the predictions; what was drawn for a privacy budget is remembered."""
         if x.answer is None or x.reading is None:
             return
+        private = None
+        if x.memo is not None and x.route.private is not None and not x.remembered:
+            bounds = x.route.private.bounds if x.route.ensemble is None else None
+            private = PrivateRun(bounds, x.route.private.columns, x.memo)
+        defences = () if x.remembered else x.route.defences
         queries = x.reading.queries.answered_by(x.answer.rows)
         noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, queries, x.route.inputs)
-        x.report = release(x.route.defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only)
+        x.report = release(defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only, private=private)
+        await self.releases.remember(x)
 
-    def render(self, x: Exchange) -> None:
+    async def render(self, x: Exchange) -> None:
         """Write the API's own shape again; in shadow, what the model said."""
         if x.reply is None:
             return
@@ -223,6 +273,7 @@ class Handler:
         content_type, body = x.route.codec.render(x.answer)
         headers = [(b"content-type", content_type)] if content_type else []
         x.response = Response(200, [*headers, (b"content-length", b"%d" % len(body))], body)
+        await self.releases.remember_whole(x, x.response)
 
     def render_status(self, x: Exchange) -> None:
         """Answer health and readiness with the model's status and little else."""

@@ -18,7 +18,7 @@ from guard.policy.plan import RoutePlan
 from guard.proxy.dry_run import dry_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from guard.errors import Problem
     from guard.policy.plan import Plan
@@ -87,15 +87,22 @@ class Plans:
         load: reads, compiles and returns a plan; blocks, and runs in a thread after start-up.
         on_result: called in the event loop with (is it in force, what to tell the operator) after every reload.
         active: what `load` has returned at start-up; left out, it is called here.
+        accept: looks at a plan beside what is already there (models, live ledgers) before a reload puts it in force;
+            raises `PolicyError` or `StateError` to leave the old one in force.
 
     Raises:
         PolicyError: the first policy cannot be used.
     """
 
     def __init__(
-        self, load: Callable[[], Active], on_result: Callable[[bool, str], None], active: Active | None = None
+        self,
+        load: Callable[[], Active],
+        on_result: Callable[[bool, str], None],
+        active: Active | None = None,
+        accept: Callable[[Plan], Awaitable[None]] | None = None,
     ) -> None:
         self._load = load
+        self._accept = accept
         self._on_result = on_result
         self.current = load() if active is None else active
         dry_run(self.current.plan, self.current.identity)
@@ -112,7 +119,7 @@ class Plans:
         async with self._lock:
             # Taken before the files are read, so that what changes meanwhile differs at the next look.
             before = await asyncio.to_thread(signatures, self._watched())
-            result = await asyncio.to_thread(self._attempt)
+            result = await self._accepted(await asyncio.to_thread(self._attempt))
             if isinstance(result, Active):
                 fresh = await asyncio.to_thread(signatures, set(result.files) - before.keys())
                 self.current = result
@@ -148,6 +155,17 @@ class Plans:
 
     def _watched(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys((*self.current.files, *self._failed_on)))
+
+    async def _accepted(self, result: Active | _Failure) -> Active | _Failure:
+        if self._accept is None or isinstance(result, _Failure):
+            return result
+        try:
+            await self._accept(result.plan)
+        except PolicyError as error:
+            return _Failure("\n".join(said(problem, error.file) for problem in error.problems), result.files)
+        except GuardError as error:
+            return _Failure(error.message, result.files)
+        return result
 
     def _attempt(self) -> Active | _Failure:
         try:

@@ -1,0 +1,85 @@
+"""Whether a policy and a live ledger mean the same by a unit of privacy: asked before the first charge, and at reload.
+
+A ledger keeps the terms that it was begun under. A policy with other terms is refused until an operator migrates the
+ledger, and so is, under `claim: dp`, a state that may lose what was charged, unless the policy accepts that in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from guard.errors import PolicyError, Problem, StateError
+from guard.policy.plan import Private, RoutePlan
+from guard.ports import State
+from guard.privacy.terms import Terms, loads
+
+
+class Agreements:
+    """What this process knows of the ledgers' terms.
+
+    Args:
+        state: the ledgers.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known: dict[str, tuple[Private, Terms]] = {}
+
+    async def terms(self, route: RoutePlan) -> Terms | None:
+        """Return the live terms of a route's ledger; None for one without privacy budgets, or in shadow.
+
+        Raises:
+            PolicyError: the ledger has other terms, or the state may lose charges.
+            StateError: the state is out of reach.
+        """
+        private = route.private
+        if private is None or not private.charged or route.mode == "shadow":
+            return None
+        known = self._known.get(route.ledger)
+        if known is not None and known[0] is private:
+            return known[1]
+        if private.claimed and not private.accept_lost_writes and (why := await self._state.durability()):
+            hint = "guard doctor says what to set; or write privacy: {accept_lost_writes: why}, which is published"
+            raise PolicyError([Problem(f"claim: dp, but this state may lose charges: {why}", "privacy", hint=hint)])
+        live = loads(await self._state.agree(route.ledger, private.terms.dumps()))
+        if changes := private.terms.differs(live):
+            hint = (
+                "guard budget migrate --policy .. --state .. --reason .., after every guard on this ledger has stopped"
+            )
+            message = f"the ledger {route.ledger} was begun under other terms: {'; '.join(changes)}"
+            raise PolicyError([Problem(message, "budgets", hint=hint)])
+        self._known[route.ledger] = (private, live)
+        return live
+
+    async def floors(self, route: RoutePlan) -> Mapping[str, int]:
+        """Return what a migration counts as spent for every scope, by the budget's name.
+
+        Raises:
+            StateError: the policy and the ledger do not agree, or the state is out of reach.
+        """
+        try:
+            live = await self.terms(route)
+        except PolicyError as error:
+            raise StateError("the ledger was begun under other terms", code="ledger_terms") from error
+        return {} if live is None else live.floors
+
+    async def check(self, routes: Iterable[RoutePlan]) -> None:
+        """Look at every route before its plan is in force.
+
+        Raises:
+            PolicyError: with a problem for each ledger that does not agree.
+            StateError: the state is out of reach.
+        """
+        problems: list[Problem] = []
+        for route in routes:
+            try:
+                await self.terms(route)
+            except PolicyError as error:
+                problems += error.problems
+        if problems:
+            raise PolicyError(problems)
+
+    def known(self, ledger: str) -> Terms | None:
+        """Return the live terms of a ledger as last seen."""
+        found = self._known.get(ledger)
+        return None if found is None else found[1]
