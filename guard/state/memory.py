@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from guard.errors import StateError
 from guard.model.ledger import Admission, Spend
 from guard.state.counters import Counter, check_charges, forgotten_after_s, settle, take_off, unpaid
+from guard.state.memo import found, kept, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,8 @@ class MemoryState:
         self._max_counters = max_counters
         self._max_digests = max_digests
         self._windows: dict[tuple[int, int], _Window] = {}
+        self._memo: dict[str, dict[int, bytes]] = {}
+        self._terms: dict[str, bytes] = {}
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
         """Charge all or none; see `guard.ports.State`."""
@@ -119,9 +122,32 @@ class MemoryState:
         counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
         return Spend(counter.spent, counter.total) if counter is not None else Spend(0, 0)
 
+    async def recall(self, ledger: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return memoised releases; see `guard.ports.State`."""
+        slots = self._memo.get(ledger, {})
+        return [found(key, slots.get(slot_of(key))) for key in keys]
+
+    async def remember(self, ledger: str, releases: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep releases; see `guard.ports.State`."""
+        self._memo.setdefault(ledger, {}).update(kept(releases))
+
+    async def terms(self, ledger: str) -> bytes | None:
+        """Return the ledger's terms; see `guard.ports.State`."""
+        return self._terms.get(ledger)
+
+    async def agree(self, ledger: str, terms: bytes) -> bytes:
+        """Put terms down where there are none; see `guard.ports.State`."""
+        return self._terms.setdefault(ledger, terms)
+
+    async def durability(self) -> str:
+        """Return what may be lost: everything."""
+        return "memory: forgets everything when the process ends"
+
     async def ping(self) -> None:
         """Return: memory can always be written."""
 
     async def aclose(self) -> None:
         """Forget everything."""
         self._windows.clear()
+        self._memo.clear()
+        self._terms.clear()
