@@ -185,8 +185,6 @@ def _unknown_key(location: tuple[Step, ...], key: str, path: str) -> Problem:
 
 
 def _unknown_kind(tag: str, known: list[str], path: str) -> Problem:
-    if tag in LATER_KEYS:
-        return Problem(f"kind {tag} arrives with {LATER_KEYS[tag]}; this version does not know it", f"{path}.kind")
     return Problem(f"there is no kind {tag} here", f"{path}.kind", hint=did_you_mean(tag, known))
 
 

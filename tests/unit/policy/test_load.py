@@ -84,7 +84,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ("    outputs: {kind: zzz}\n", "routes[0].outputs.kind", 5, "must be", ""),
         ("    mode: 3\n", "routes[0].mode", 5, "must be shadow or enforce", ""),
         ("    ladder: []\n", "routes[0].ladder", 5, "arrives with detection; this version does not know it", "drop it"),
-        ("    budgets: [{kind: privacy}]\n", "routes[0].budgets[0].kind", 5, "arrives with privacy budgets", ""),
+        ("    budgets: [{kind: privacy, delta: .1}]\n", "routes[0].budgets[0].epsilon", 5, "epsilon is missing", ""),
         ("    budgets: [{kind: rows, limit: 5, window: soon}]\n", "routes[0].budgets[0].window", 5, "duration", ""),
         (
             "    budgets: [{kind: information, graded_answers: autp}]\n",
