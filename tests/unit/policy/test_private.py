@@ -51,7 +51,7 @@ def problem(tmp_path: Path, *lines: str) -> Problem:
         (
             (
                 OUTPUTS,
-                "defences: [{kind: temperature, factor: 2}, {kind: dp_gaussian, noise_multiplier: 20}]",
+                "defences: [{kind: temperature, t: 2}, {kind: dp_gaussian, noise_multiplier: 20}]",
                 BUDGET,
             ),
             "defences[1]",
