@@ -2,14 +2,15 @@
 
 Semantics: `guard.model.ledger`. `charge.lua` says the same again, inside Redis. Both decide first and change after, so
 a denied call changes nothing. The charges of one call name counters that differ from each other: two claims on one
-counter would each be measured against the value before the call, so they are refused as a bug.
+counter would each be measured against the value before the call, so they are refused as a bug. So is a charge that
+counts distinct queries and is journalled: its entry could not say which rows were paid for.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from guard.errors import InvariantError
 from guard.model.ledger import Admission, Receipt, Spend
@@ -48,7 +49,11 @@ def check_charges(charges: Sequence[Charge]) -> None:
     if len(charges) > 1 and len({(c.budget, c.scope, c.window_s) for c in charges}) < len(charges):
         raise InvariantError("a call charges one counter twice")
     for charge in charges:
-        if charge.digests is not None and any(len(digest) != DIGEST_BYTES for digest in charge.digests):
+        if charge.digests is None:
+            continue
+        if charge.event is not None:
+            raise InvariantError("a journalled charge counts distinct queries")
+        if any(len(digest) != DIGEST_BYTES for digest in charge.digests):
             raise InvariantError("a query digest has a wrong length")
 
 
@@ -146,6 +151,17 @@ def take_off(counter: Counter, charged: Spend, fresh: tuple[bytes, ...]) -> tupl
     return forgotten
 
 
+def rows_back(rows: int, charged: int, taken: int) -> int:
+    """Return how many of the `rows` that `charged` paid for a refund of `taken` stands for.
+
+    All of them, unless less was there to take off.
+
+    >>> rows_back(3, 30, 30), rows_back(3, 30, 10), rows_back(3, 0, 0)
+    (3, 1, 0)
+    """
+    return rows * taken // charged if charged else 0
+
+
 @lru_cache(maxsize=65_536)
 def escaped(name: str) -> str:
     """Write a ledger's, budget's or scope's name without `|`, `{`, `}` or anything that is not printable ASCII.
@@ -157,6 +173,15 @@ def escaped(name: str) -> str:
     """
     # `quote` never writes a % that no hex digits follow, so a bare one can stand for the empty name.
     return quote(name, safe="/:@+=,!*()$;", errors="surrogatepass") if name else "%"
+
+
+def unescaped(text: str) -> str:
+    """Return the name that `escaped` wrote.
+
+    >>> unescaped("client:a%7Cb%7D"), unescaped("%")
+    ('client:a|b}', '')
+    """
+    return "" if text == "%" else unquote(text, errors="surrogatepass")
 
 
 def forgotten_after_s(window_s: int, window: int) -> int:

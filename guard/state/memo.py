@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from guard.errors import InvariantError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,11 +23,16 @@ KEY_BYTES = 16
 
 
 def slot_of(key: bytes) -> int:
-    """Return the slot that a key names.
+    r"""Return the slot that a key names.
 
-    >>> slot_of(bytes(14) + b"\\x41\\x02") == 0x0102
+    Raises:
+        InvariantError: the key has a wrong length, and could pass for the beginning of another.
+
+    >>> slot_of(bytes(14) + b"\x41\x02") == 0x0102
     True
     """
+    if len(key) != KEY_BYTES:
+        raise InvariantError("the key of a release has a wrong length")
     return int.from_bytes(key[-2:], "big") % SLOTS
 
 
@@ -39,9 +46,9 @@ def kept(releases: Iterable[tuple[bytes, bytes]]) -> dict[int, bytes]:
 
 
 def found(key: bytes, held: bytes | None) -> bytes | None:
-    """Return the release in a slot that holds `held`, if it is that of `key`.
+    r"""Return the release in a slot that holds `held`, if it is that of `key`.
 
-    >>> found(bytes(16), bytes(16) + b"a"), found(bytes(16), b"\\x01" * 16 + b"a"), found(bytes(16), None)
+    >>> found(bytes(16), bytes(16) + b"a"), found(bytes(16), b"\x01" * 16 + b"a"), found(bytes(16), None)
     (b'a', None, None)
     """
     return held[KEY_BYTES:] if held is not None and held.startswith(key) else None

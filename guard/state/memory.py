@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guard.errors import StateError
-from guard.model.ledger import Admission, Spend
-from guard.state.counters import Counter, check_charges, forgotten_after_s, settle, take_off, unpaid
+from guard.model.ledger import Account, Admission, Entry, Spend
+from guard.state.counters import Counter, check_charges, forgotten_after_s, rows_back, settle, take_off, unpaid
 from guard.state.memo import found, kept, slot_of
 
 if TYPE_CHECKING:
@@ -23,13 +23,29 @@ if TYPE_CHECKING:
 _DENY = Admission.DENY
 
 
+class _Counter(Counter):
+    """A counter with its journal, which is folded at once: rows and amount by event."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[str, tuple[int, int]] | None = None
+
+    def enter(self, event: str, rows: int, amount: int) -> None:
+        if self.entries is None:
+            self.entries = {}
+        before = self.entries.get(event, (0, 0))
+        self.entries[event] = (before[0] + rows, before[1] + amount)
+
+
 class _Window:
     """All counters of one window, by (ledger, budget, scope), and how many digests they hold."""
 
     __slots__ = ("counters", "digests")
 
     def __init__(self) -> None:
-        self.counters: dict[tuple[str, str, str], Counter] = {}
+        self.counters: dict[tuple[str, str, str], _Counter] = {}
         self.digests = 0
 
 
@@ -50,7 +66,7 @@ class MemoryState:
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
         """Charge all or none; see `guard.ports.State`."""
-        counters: list[Counter] = []
+        counters: list[_Counter] = []
         plain = True
         missing = 0
         windows = self._windows
@@ -60,8 +76,8 @@ class MemoryState:
             counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
             if counter is None:
                 missing += 1
-                counter = Counter()
-            if charge.digests is not None:
+                counter = _Counter()
+            if charge.digests is not None or charge.event is not None:
                 plain = False
             counters.append(counter)
         # Two charges of one counter find the same object, or both miss it.
@@ -70,17 +86,20 @@ class MemoryState:
         return settle(charges, counters)
 
     def _charge_slowly(
-        self, ledger: str, charges: Sequence[Charge], counters: Sequence[Counter], missing: int, now_s: float
+        self, ledger: str, charges: Sequence[Charge], counters: Sequence[_Counter], missing: int, now_s: float
     ) -> Receipt:
-        """Charge a call that may need room: for new counters or for digests."""
+        """Charge a call that may need room, for new counters or for digests, or that is entered in the journal."""
         check_charges(charges)
         self._make_room(charges, counters, missing, now_s)
         receipt = settle(charges, counters)
         if receipt.admission is not _DENY:
-            for charge, counter, fresh in zip(charges, counters, receipt.fresh, strict=True):
+            settled = zip(charges, counters, receipt.charged, receipt.fresh, strict=True)
+            for charge, counter, charged, fresh in settled:
                 window = self._windows.setdefault((charge.window_s, charge.window(now_s)), _Window())
                 window.counters[ledger, charge.budget, charge.scope] = counter
                 window.digests += len(fresh)
+                if charge.event is not None and charged.spent:
+                    counter.enter(charge.event, charge.rows, charged.spent)
         return receipt
 
     def _make_room(self, charges: Sequence[Charge], counters: Sequence[Counter], missing: int, now_s: float) -> None:
@@ -113,8 +132,12 @@ class MemoryState:
         for charge, charged, fresh in zip(charges, receipt.charged, receipt.fresh, strict=True):
             window = self._windows.get((charge.window_s, charge.window(now_s)))
             counter = window.counters.get((ledger, charge.budget, charge.scope)) if window is not None else None
-            if window is not None and counter is not None:
-                window.digests -= len(take_off(counter, charged, fresh))
+            if window is None or counter is None:
+                continue
+            before = counter.spent
+            window.digests -= len(take_off(counter, charged, fresh))
+            if charge.event is not None and (taken := before - counter.spent):
+                counter.enter(charge.event, -rows_back(charge.rows, charged.spent, taken), -taken)
 
     async def spend(self, ledger: str, charge: Charge, now_s: float) -> Spend:
         """Say what has been spent; see `guard.ports.State`."""
@@ -142,6 +165,17 @@ class MemoryState:
     async def durability(self) -> str:
         """Return what may be lost: everything."""
         return "memory: forgets everything when the process ends"
+
+    async def accounts(self, ledger: str) -> list[Account]:
+        """Return every counter of a ledger, as `guard.ports.Books` has it."""
+        made: list[Account] = []
+        for (window_s, number), window in self._windows.items():
+            for (owner, budget, scope), counter in window.counters.items():
+                if owner == ledger:
+                    entries = tuple(Entry(event, *sums) for event, sums in (counter.entries or {}).items())
+                    spend = Spend(counter.spent, counter.total)
+                    made.append(Account(budget, scope, window_s, number, spend, entries))
+        return sorted(made)
 
     async def ping(self) -> None:
         """Return: memory can always be written."""
