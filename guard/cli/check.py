@@ -117,13 +117,13 @@ def describe(spec: object) -> str:
 
     if not isinstance(spec, BaseModel):
         return type(spec).__name__
-    given = spec.model_dump(mode="json", exclude_unset=True)
+    given = spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     kind = str(given.pop("kind", None) or getattr(spec, "kind", type(spec).__name__))
     return f"{kind}({', '.join(f'{key}={_shown(key, value)}' for key, value in given.items())})" if given else kind
 
 
 def _shown(key: str, value: object) -> str:
-    if key != "window" or not isinstance(value, int):
+    if key not in ("window", "period") or not isinstance(value, int):
         return str(value)
     unit, seconds = next((u, s) for u, s in (("h", 3600), ("m", 60), ("s", 1)) if value % s == 0)
     return f"{value // seconds}{unit}"

@@ -132,6 +132,7 @@ def as_json(plan: Plan, result: Explanation) -> dict[str, object]:
         if refused is None
         else {"status": refused.status, "code": refused.code, "message": refused.message},
         "notes": result.notes,
+        "privacy": list(result.statement),
         "warnings": [asdict(warning) for warning in plan.warnings],
     }
 
@@ -163,6 +164,10 @@ def show(plan: Plan, result: Explanation) -> None:
         )
     if result.after:
         _show_bodies(out, result)
+    if result.statement:
+        out.print("\nwhat you may publish", style="bold")
+        for sentence in result.statement:
+            out.print(f"  {sentence}")
     for warning in plan.warnings:
         out.print(f"warning: {_place(warning)}{warning.message}; {warning.hint}", style="yellow")
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from guard.budgets.privacy import Privacy
 from guard.cli.check import describe
 from guard.engine.admit import charges, digests, dimension_of
+from guard.engine.aggregate import combine
+from guard.engine.memo import memo_of
 from guard.engine.randomness import QueryNoise
-from guard.engine.release import release
+from guard.engine.release import PrivateRun, release
 from guard.errors import ClientError, GuardError
 from guard.model.client import Client
 from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.model.queries import Queries
 from guard.policy.plan import Plan, RoutePlan
+from guard.policy.privacy import Ensemble
 from guard.policy.reference import details
 from guard.wire.base import Reading
 
@@ -79,6 +83,7 @@ class Explanation:
         after: what the client gets.
         refused: the error the client gets instead, or None.
         notes: what else to know.
+        statement: what may be said of the training data's privacy, sentence by sentence.
     """
 
     method: str
@@ -93,6 +98,7 @@ class Explanation:
     after: bytes = b""
     refused: GuardError | None = None
     notes: list[str] = field(default_factory=list[str])
+    statement: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def explain(plan: Plan, traffic: Traffic) -> Explanation:
             else "no route opens it: in shadow it goes through"
         )
         return result
-    result.route, result.access = found.route.name, found.endpoint.access
+    result.route, result.access, result.statement = found.route.name, found.endpoint.access, found.route.statement
     if found.endpoint.access != "scoring":
         result.notes.append("a status endpoint: answered by the model, no budget, no defence")
         return result
@@ -212,10 +218,12 @@ def _admit(route: RoutePlan, queries: Queries, traffic: Traffic, result: Explana
     for budget in route.budgets:
         (charge,) = charges((budget,), traffic.client, queries.rows, dimension, seen)
         amount = charge.amount if charge.digests is None else len(set(charge.digests))
+        limit = charge.limit
+        if isinstance(budget, Privacy):
+            # In answers, which say more than the filter's units.
+            amount, limit = charge.rows, budget.answers
         mode = "shadow" if route.mode == "shadow" else budget.mode
-        result.charged.append(
-            Charged(charge.budget, charge.scope, amount, charge.limit, charge.then, charge.hard_limit, mode)
-        )
+        result.charged.append(Charged(charge.budget, charge.scope, amount, limit, charge.then, charge.hard_limit, mode))
         result.steps.append(
             Step(
                 "admit",
@@ -223,7 +231,7 @@ def _admit(route: RoutePlan, queries: Queries, traffic: Traffic, result: Explana
                 first_sentence(details(type(budget))),
                 "",
                 None,
-                f"{amount} of {charge.limit:,} for {charge.scope}",
+                f"{amount} of {limit:,} for {charge.scope}",
             )
         )
 
@@ -231,11 +239,19 @@ def _admit(route: RoutePlan, queries: Queries, traffic: Traffic, result: Explana
 def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explanation) -> None:
     reply = Reply(200, [(b"content-type", b"application/json")], traffic.answer)
     answer = route.codec.answer(reply, reading)
+    if route.ensemble is not None:
+        answer = _combined(route, route.ensemble, reply, reading)
+        result.notes.append("one answer is shown as if every model of the ensemble had given it")
     _drops(route, answer, result)
     noise = QueryNoise(
         traffic.secret, route.ledger, traffic.client.name, reading.queries.answered_by(answer.rows), route.inputs
     )
-    report = release(route.defences, route.outputs, answer, noise, labels_only=False, trace=True)
+    private = None
+    if route.private is not None:
+        memo = memo_of(route.private, traffic.client, traffic.path, digests(traffic.secret, reading.queries))
+        bounds = None if route.ensemble is not None else route.private.bounds
+        private = PrivateRun(bounds, route.private.columns, memo)
+    report = release(route.defences, route.outputs, answer, noise, labels_only=False, trace=True, private=private)
     # Without predictions (an answer of labels) no defence has anything to do, and nothing is traced.
     done = {index: step.score_shift_l1 for index, step in enumerate(report.steps)}
     for index, defence in enumerate(route.defences):
@@ -244,6 +260,12 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
             Step("release", describe(defence), first_sentence(doc), costs(doc), shift, _changed(shift, defence.mode))
         )
     result.after = route.codec.render(answer)[1] if route.mode == "enforce" else traffic.answer
+
+
+def _combined(route: RoutePlan, ensemble: Ensemble, reply: Reply, reading: Reading) -> Answer:
+    answers: list[Answer | None] = [route.codec.answer(reply, reading) for _ in range(ensemble.quorum)]
+    bounds = None if route.private is None else route.private.bounds
+    return combine(answers, ensemble.aggregate, ensemble.quorum, bounds, reading.queries.rows)
 
 
 def _drops(route: RoutePlan, answer: Answer, result: Explanation) -> None:

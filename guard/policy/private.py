@@ -48,12 +48,12 @@ def steps(route: Route) -> tuple[Defence, ...]:
     if ensemble is None or ensemble.aggregate != "noisy_vote" or ensemble.noise_multiplier is None:
         return route.defences
     threshold = None if ensemble.threshold is None else ensemble.threshold / ensemble.quorum
-    step = NoisyMax(
-        noise_multiplier=ensemble.noise_multiplier,
-        threshold=threshold,
-        threshold_noise_multiplier=ensemble.threshold_noise_multiplier,
-    )
-    return (step, *route.defences)
+    given = {
+        "noise_multiplier": ensemble.noise_multiplier,
+        "threshold": threshold,
+        "threshold_noise_multiplier": ensemble.threshold_noise_multiplier,
+    }
+    return (NoisyMax.model_validate({k: v for k, v in given.items() if v is not None}), *route.defences)
 
 
 def columns(route: Route) -> int:

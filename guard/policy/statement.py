@@ -89,7 +89,7 @@ def _guarantee(budget: Spent, change: str) -> str:
     span = f"within any one period of {_period(budget.period_s)}" if budget.period_s else "ever"
     more = "; whoever asks through several periods learns more, one such loss for each" if budget.period_s else ""
     return (
-        f"All answers that {_WHO[budget.per]} {span} receive{'s' if budget.per != 'model' else ''} are together"
+        f"Taken together, the answers that {_WHO[budget.per]} {span} receive{'s' if budget.per != 'model' else ''} are"
         f" ({budget.epsilon:g}, {budget.delta:g})-differentially private when {change}: at most {budget.answers:,}"
         f" answers that are not repeats{more}."
     )

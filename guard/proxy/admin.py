@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from guard.budgets.base import Budget
     from guard.policy.plan import RoutePlan
     from guard.ports import State
+    from guard.privacy.terms import Act
     from guard.proxy.clients import RecentClients, Sighting
     from guard.proxy.plans import Plans
     from guard.telemetry.metrics import Metrics
@@ -52,6 +53,7 @@ def admin_app(
     *,
     token: str | None,
     hosts: Iterable[str] = (),
+    acts: Callable[[str], tuple[Act, ...]] = lambda _: (),
     wall_s: Callable[[], float] = time.time,
     check_timeout_s: float = CHECK_TIMEOUT_S,
 ) -> Starlette:
@@ -65,10 +67,11 @@ def admin_app(
         clients: who was seen.
         token: secret that callers must bring; None for none.
         hosts: names beside localhost that the Host header may hold.
+        acts: what operators did to a ledger.
         wall_s: seconds since the epoch.
         check_timeout_s: how long a readiness check may take.
     """
-    pages = _Pages(plans, metrics, state, clients, wall_s)
+    pages = _Pages(plans, metrics, state, clients, acts, wall_s)
     readiness = _Readiness(plans, state, upstream_ready, check_timeout_s)
     routes = [
         Route("/healthz", pages.healthz),
@@ -135,12 +138,19 @@ class _Pages:
     """Answers everything else."""
 
     def __init__(
-        self, plans: Plans, metrics: Metrics, state: State, clients: RecentClients, wall_s: Callable[[], float]
+        self,
+        plans: Plans,
+        metrics: Metrics,
+        state: State,
+        clients: RecentClients,
+        acts: Callable[[str], tuple[Act, ...]],
+        wall_s: Callable[[], float],
     ) -> None:
         self._plans = plans
         self._metrics = metrics
         self._state = state
         self._clients = clients
+        self._acts = acts
         self._wall_s = wall_s
 
     async def healthz(self, request: Request) -> Response:
@@ -158,7 +168,7 @@ class _Pages:
         del request
         active = self._plans.current
         warnings = [said(warning) for warning in active.plan.warnings] + list(active.identity.warnings)
-        return _json({**plan_in_words(active.plan), "warnings": warnings})
+        return _json({**plan_in_words(active.plan, self._acts), "warnings": warnings})
 
     async def reload(self, request: Request) -> Response:
         """Load the policy again: 200 when it is in force, 409 with every problem when the old one stays."""
@@ -217,6 +227,7 @@ class _Pages:
         charge = Charge(budget.name, budget.scope(sighting.client), budget.window_s, limit or 1, 1)
         spend = await self._state.spend(ledger, charge, now_s)
         left = None if limit is None else max(0, limit - spend.spent)
+        cost = budget.amount_for(1, 1)
         return {
             "ledger": ledger,
             "budget": budget.name,
@@ -224,6 +235,7 @@ class _Pages:
             "total": spend.total,
             "limit": limit,
             "left": left,
+            "answers_left": None if left is None else left // cost,
             "then": budget.then,
         }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from guard.errors import PolicyError, Problem, StateError
 from guard.policy.plan import Private, RoutePlan
 from guard.ports import State
-from guard.privacy.terms import Terms, loads
+from guard.privacy.terms import Act, Terms, loads
 
 
 class Agreements:
@@ -79,7 +79,7 @@ class Agreements:
         if problems:
             raise PolicyError(problems)
 
-    def known(self, ledger: str) -> Terms | None:
-        """Return the live terms of a ledger as last seen."""
+    def acts(self, ledger: str) -> tuple[Act, ...]:
+        """Return what operators did to a ledger, as last seen."""
         found = self._known.get(ledger)
-        return None if found is None else found[1]
+        return () if found is None else found[1].acts

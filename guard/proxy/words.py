@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from guard.privacy.terms import Act
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import BaseModel
 
     from guard.policy.plan import Plan, RoutePlan
@@ -13,10 +17,14 @@ if TYPE_CHECKING:
 Object = dict[str, Any]  # Any: JSON
 
 
-def plan_in_words(plan: Plan) -> Object:
+def plan_in_words(plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _: ()) -> Object:
     """Return the policy in force: name, digest, mode, who is known, what each route does, and the resolved policy.
 
     Secrets stay out by their type; files are named and not read.
+
+    Args:
+        plan: the plan in force.
+        acts: what operators did to a ledger: part of what may be said of its privacy.
     """
     identity = plan.policy.identity
     named = [spec_in_words(source) for source in identity]
@@ -27,7 +35,7 @@ def plan_in_words(plan: Plan) -> Object:
         "digest": plan.digest,
         "mode": plan.mode,
         "identity": named,
-        "routes": [_route(route) for route in plan.routes],
+        "routes": [_route(route, acts(route.ledger)) for route in plan.routes],
         "policy": plan.policy.model_dump(mode="json", exclude_none=True),
     }
 
@@ -54,7 +62,7 @@ def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _route(route: RoutePlan) -> Object:
+def _route(route: RoutePlan, acts: tuple[Act, ...]) -> Object:
     steps = [f"read {route.api}"]
     if route.inputs is not None:
         steps.append(f"inspect {spec_in_words(route.inputs)}")
@@ -63,6 +71,7 @@ def _route(route: RoutePlan) -> Object:
         f"let out {'what the API defines' if route.fields == 'known' else 'every member'} and {route.outputs.kind}"
     )
     steps += [f"release {spec_in_words(defence)}" for defence in route.defences]
+    said = [*route.statement, *map(act_in_words, acts)] if route.statement else []
     return {
         "name": route.name,
         "api": route.api,
@@ -70,4 +79,19 @@ def _route(route: RoutePlan) -> Object:
         "ledger": route.ledger,
         "endpoints": [f"{o.endpoint.method} {o.endpoint.template} ({o.endpoint.access})" for o in route.endpoints],
         "steps": steps,
+        "privacy": said,
     }
+
+
+def act_in_words(act: Act) -> str:
+    """Return what an operator did to a ledger, as the published statement must say it.
+
+    >>> act_in_words(Act("reset", "2026-11-26T09:00:00+00:00", "retrained on new people"))
+    'On 2026-11-26 the ledger was reset (retrained on new people): what was answered before is not counted.'
+    """
+    of = f" of {act.budget}" if act.budget else ""
+    whose = f" for {act.scope}" if act.scope else ""
+    day = act.at[:10]
+    if act.what == "reset":
+        return f"On {day} the ledger{of} was reset{whose} ({act.reason}): what was answered before is not counted."
+    return f"On {day} the ledger{of} was migrated{whose} ({act.reason}); nothing that was spent was taken off."

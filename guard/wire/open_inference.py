@@ -9,6 +9,7 @@ and the slow path looks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, cast
 
 import orjson
@@ -172,7 +173,11 @@ class OpenInference:
         for key in _TEXTS:
             if not isinstance(upstream.get(key), str | None):
                 del upstream[key]
+        asked = reading.document.document.get("id") if isinstance(reading.document, _Request) else None
+        if isinstance(asked, str):
+            upstream["id"] = asked  # a remembered answer was another request's
         answer.document = _Reply(upstream, bare_nan)
+        answer.around = partial(_around, upstream, members)
         return answer
 
     def _read_simple(self, member: object, answer: Answer) -> bool:
@@ -231,6 +236,10 @@ def _decode(call: Call, skeleton: bytes) -> Json:
         if type(document) is dict:
             return cast("Json", document)
     return json_object(call)
+
+
+def _around(upstream: Json, members: list[object]) -> bytes:
+    return encode({**upstream, "outputs": [{**cast("Json", member), "data": None} for member in members]})
 
 
 def _plain_tensor(document: Json, weight: int) -> Tensor | None:

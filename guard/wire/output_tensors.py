@@ -169,7 +169,7 @@ def _admit_entries(output: Output, entries: Entries, reader: Reader, answer: Ans
         return False
     complete = outputs.accepts(entries.scores, complete=True, named=False)
     write = partial(_write_entries, output, entries)
-    answer.predictions.append(Prediction(output.name, entries.scores, write, "sparse", complete))
+    answer.predictions.append(Prediction(output.name, entries.scores, write, "sparse", complete, labels=entries.texts))
     return True
 
 

@@ -106,7 +106,7 @@ def add_groups(
         whole = len(group.rows) == rows
         indexes: Ints | None = None if whole else np.array(group.rows, dtype=np.int64)
         answer.predictions.append(
-            Prediction(name, group.scores, _writer(group, put), "sparse", group.complete, rows=indexes)
+            Prediction(name, group.scores, _writer(group, put), "sparse", group.complete, indexes, group.labels)
         )
 
 

@@ -148,7 +148,9 @@ def test_a_sound_policy_is_priced_and_worded(tmp_path: Path) -> None:
     assert isinstance(budget, Privacy)
     # figures.md: sigma 29 admits 1,000 answers at (8, 1e-6); sigma 28.3 (20 * sqrt 2) at epsilon 4 some 270.
     assert 200 < budget.answers < 300
-    assert "together" in made.statement[0]
+    assert made.statement[0].startswith(
+        "Taken together, the answers that all clients together ever receive are (4, 1e-06)"
+    )
     assert f"at most {budget.answers} answers" in made.statement[0]
     assert "Not covered" in made.statement[-1]
 

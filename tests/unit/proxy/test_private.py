@@ -109,8 +109,8 @@ async def test_clients_with_budgets_of_their_own_get_releases_of_their_own(tmp_p
     one = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.1")
     two = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.2")
     assert one.body != two.body
-    assert await spent(made, "client:192.0.2.1", "privacy/client") == 1
-    assert await spent(made, "client:192.0.2.2", "privacy/client") == 1
+    assert await spent(made, "client:address:192.0.2.1", "privacy/client") == 1
+    assert await spent(made, "client:address:192.0.2.2", "privacy/client") == 1
 
 
 async def test_one_budget_for_all_gives_all_the_same_release(tmp_path: Path) -> None:
