@@ -7,7 +7,7 @@ it was read from) and of `LabelSlot`s (places that repeat the label). The engine
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +49,7 @@ class Prediction:
         shape: how the scores stand in the answer.
         complete: rows are whole distributions (a top-5 list is not).
         rows: which of the request's rows these are, shape (n,); None for all in order.
+        labels: of `sparse`: each row's labels in the order of its columns, or None where nothing names them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Prediction:
     shape: Shape = "fixed"
     complete: bool = True
     rows: Ints | None = None
+    labels: Sequence[Sequence[str]] | None = None
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class Answer:
         dropped: names of members that `fields: known` left out.
         document: the codec's own decoded form, which `write` changes and `render` encodes.
         relabel: labels in it are another answer's (one model's of an ensemble), so every one is written anew.
+        around: says what is let out beside scores and labels (the model's name and version); None for nothing.
     """
 
     rows: int
@@ -92,3 +95,4 @@ class Answer:
     labels: list[LabelSlot] = field(default_factory=list[LabelSlot])
     dropped: list[str] = field(default_factory=list[str])
     relabel: bool = False
+    around: Callable[[], bytes] | None = None
