@@ -323,7 +323,7 @@ class Handler:
                 metrics.top1_changed(x.report.top1_changed)
         if x.receipt is not None:
             for charge, spend, charged in zip(x.charges, x.receipt.spends, x.receipt.charged, strict=True):
-                metrics.charge(charge.budget, charged.spent)
+                metrics.charge(charge.budget, charged.spent if charge.event is None else charge.rows)
                 metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)

@@ -1,4 +1,4 @@
-"""What a policy may say of privacy: contradictions are errors with the reason, and what is sound is priced and worded."""
+"""What a policy may say of privacy: contradictions are errors with the reason; what is sound is priced and worded."""
 
 from __future__ import annotations
 

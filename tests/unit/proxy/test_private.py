@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from guard.errors import PolicyError, UpstreamError
+from guard.errors import PolicyError, StateError, UpstreamError
 from guard.model.exchange import Reply
-from guard.model.ledger import Admission, Charge, Receipt
+from guard.model.ledger import Charge, Receipt
 from guard.privacy.terms import Terms
 from guard.state.memory import MemoryState
 from tests.support.fakes import Guarded, Seen
 
 PATH = "/v1/models/m:predict"
 Json = Any  # Any: JSON
-ANSWERS = 40
 
 
 def policy(*, per: str = "model", extra: str = "", outputs: str = "classes: [a, b]", noise: str = "") -> str:
@@ -162,8 +161,6 @@ async def test_clip_moves_an_answer_into_the_domain(tmp_path: Path) -> None:
 async def test_a_lost_state_refuses(tmp_path: Path) -> None:
     class Lost(MemoryState):
         async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
-            from guard.errors import StateError
-
             raise StateError("out of reach")
 
     made = guarded(tmp_path, policy(), Lost())
@@ -174,8 +171,6 @@ async def test_a_lost_state_refuses(tmp_path: Path) -> None:
 async def test_a_release_that_cannot_be_kept_is_charged_again(tmp_path: Path) -> None:
     class Forgetful(MemoryState):
         async def remember(self, ledger: str, releases: Sequence[tuple[bytes, bytes]]) -> None:
-            from guard.errors import StateError
-
             raise StateError("out of reach")
 
     made = guarded(tmp_path, policy(), Forgetful())
@@ -267,4 +262,3 @@ async def test_the_receipt_of_a_private_answer_names_its_event(tmp_path: Path) -
     await made.ask("POST", PATH, body([1], [2]))
     (charge,) = seen
     assert (charge.event, charge.rows) == ("gaussian(30.0)", 2)
-    assert Admission.ALLOW.value == 0
