@@ -145,17 +145,15 @@ def _aligned(lead: Prediction, member: Prediction) -> Floats:
 
 def _fitted(scores: Floats, bounds: Bounds) -> tuple[Floats, Bools]:
     """Fit every model's scores into the domain; one outside it is not good. Shapes (m, n, k) and (m,)."""
-    count, _, columns = scores.shape
     try:
-        fitted = bounds.fit(scores.reshape(-1, columns)).reshape(scores.shape)
+        fitted = bounds.fit(scores.reshape(-1, scores.shape[2])).reshape(scores.shape)
     except UpstreamError:
-        if count == 1:
-            return np.zeros(scores.shape), np.zeros(1, dtype=np.bool_)
+        if len(scores) == 1:
+            return np.zeros(scores.shape), np.array([False])
         # Rows are fitted each by itself, so halves give what the whole would.
         (left, left_good), (right, right_good) = (_fitted(half, bounds) for half in np.array_split(scores, 2))
-        good: Bools = np.concatenate([left_good, right_good])
-        return np.concatenate([left, right]), good
-    return fitted, np.ones(count, dtype=np.bool_)
+        return np.concatenate([left, right]), np.concatenate([left_good, right_good])
+    return fitted, np.ones(len(scores), dtype=np.bool_)
 
 
 def _mean(scores: Floats, bounds: Bounds | None) -> Floats:
@@ -185,6 +183,6 @@ def _votes(scores: Floats, quorum: int, aggregate: str) -> Floats:
     """Return how many models have each column for their argmax, as a share, shape (n, k)."""
     count, rows, columns = scores.shape
     tops: Ints = np.argmax(scores.reshape(-1, columns), axis=1)
-    starts: Ints = np.arange(count * rows) % rows * columns
+    starts: Ints = np.tile(np.arange(0, rows * columns, columns, dtype=np.int64), count)
     votes = np.bincount(tops + starts, minlength=rows * columns).reshape(rows, columns)
     return votes / (quorum if aggregate == "noisy_vote" else count)
