@@ -61,7 +61,15 @@ class ScriptedUpstream:
         return self.answer(self.seen[-1])
 
     async def send_all(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float, *, quorum: int, wait_s: float
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        timeout_s: float,
+        *,
+        quorum: int,
+        wait_s: float,
     ) -> list[Reply | None]:
         del wait_s
         return [await self.send(method, target, headers, body, timeout_s) for _ in range(quorum)]
