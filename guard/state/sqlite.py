@@ -7,25 +7,30 @@ being committed, the charges that arrive collect for the next. There is no timer
 * A counter is read from the file once, before its first use. This process owns the file, so nobody else changes it.
 * A counter leaves the mirror (oldest use first) only when what it holds has been committed.
 * When a commit fails, everybody who waits gets `StateError`, and the whole mirror is forgotten: the file is what holds.
+
+Entries of the journal go with the charge that they are of, in the same transaction; nothing of them is kept here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.model.ledger import Admission, Spend
-from guard.state.counters import Counter, check_charges, escaped, forgotten_after_s, settle, take_off
+from guard.state.counters import Counter, check_charges, escaped, forgotten_after_s, rows_back, settle, take_off
 from guard.state.sqlite_file import Batch, Key, LedgerFile
+from guard.state.sqlite_memo import SqliteMemo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guard.model.ledger import Charge, Receipt
     from guard.state.sqlite_file import Outcome, Stored
+    from guard.state.sqlite_journal import Folded
 
 _FORGET_EVERY_S = 60
 
@@ -38,13 +43,14 @@ class _Row(Counter):
         stored: what the file has; `id` 0 is a counter that the file does not know yet.
     """
 
-    __slots__ = ("batch", "id", "is_new", "key")
+    __slots__ = ("batch", "folded", "id", "is_new", "key")
 
     def __init__(self, key: Key, stored: Stored) -> None:
         super().__init__(stored.spent, stored.total, stored.digests)
         self.key = key
         self.id = stored.id
         self.is_new = not stored.id
+        self.folded: Sequence[Folded] = ()  # what is to be written of its journal when it is named anew
         self.batch = 0  # number of the last batch that it changed in
 
 
@@ -69,6 +75,8 @@ class SqliteState:
         self._mirrored_digests = 0
         self._changed: dict[Key, _Row] = {}
         self._digests: dict[tuple[int, bytes], bool] = {}  # whether it is now paid for
+        self._entries: list[tuple[object, ...]] = []
+        self._memo = SqliteMemo(self._file, self._thread)
         self._wanted: set[Key] = set()
         self._pinned: set[Key] = set()  # what the batch under way is to bring or to keep
         self._waiting: list[asyncio.Future[None]] = []
@@ -87,8 +95,10 @@ class SqliteState:
         rows = await self._rows(ledger, charges, now_s)
         receipt = settle(charges, rows)
         if receipt.admission is not Admission.DENY:
-            for row, fresh in zip(rows, receipt.fresh, strict=True):
+            for charge, row, charged, fresh in zip(charges, rows, receipt.charged, receipt.fresh, strict=True):
                 self._note(row)
+                if charge.event is not None and charged.spent:
+                    self._entries.append((row.id, charge.event, charge.rows, charged.spent))
                 for digest in fresh:
                     self._digests[row.id, digest] = True
                 self._mirrored_digests += len(fresh)
@@ -100,13 +110,17 @@ class SqliteState:
         if receipt.admission is Admission.DENY:
             return
         rows = await self._rows(ledger, charges, now_s)
-        for row, charged, fresh in zip(rows, receipt.charged, receipt.fresh, strict=True):
+        for charge, row, charged, fresh in zip(charges, rows, receipt.charged, receipt.fresh, strict=True):
             if row.is_new and row.id == 0:
                 continue
+            before = row.spent
             forgotten = take_off(row, charged, fresh)
             self._mirrored_digests -= len(forgotten)
             for digest in forgotten:
                 self._digests[row.id, digest] = False
+            if charge.event is not None and (taken := before - row.spent):
+                back = rows_back(charge.rows, charged.spent, taken)
+                self._entries.append((row.id, charge.event, -back, -taken))
             self._note(row)
         await self._written()
 
@@ -114,6 +128,30 @@ class SqliteState:
         """Say what has been spent; see `guard.ports.State`."""
         (row,) = await self._rows(ledger, [charge], now_s)
         return Spend(row.spent, row.total)
+
+    async def recall(self, ledger: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return memoised releases; see `guard.ports.State`."""
+        self._check()
+        return await self._memo.recall(escaped(ledger), keys)
+
+    async def remember(self, ledger: str, releases: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep releases; see `guard.ports.State`."""
+        self._check()
+        await self._memo.remember(escaped(ledger), releases)
+
+    async def terms(self, ledger: str) -> bytes | None:
+        """Return the ledger's terms; see `guard.ports.State`."""
+        self._check()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._file.terms, escaped(ledger))
+
+    async def agree(self, ledger: str, terms: bytes) -> bytes:
+        """Put terms down where there are none; see `guard.ports.State`."""
+        self._check()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._file.agree, escaped(ledger), terms)
+
+    async def durability(self) -> str:
+        """Return nothing: a privacy charge is on the disk before it is answered."""
+        return ""
 
     async def ping(self) -> None:
         """Return when something has been committed."""
@@ -126,6 +164,9 @@ class SqliteState:
         if self._closed:
             return
         self._closed = True
+        if self._memo.waits():
+            with contextlib.suppress(StateError):
+                await self._written()
         if self._writer is not None:
             await self._writer
         await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
@@ -199,13 +240,16 @@ class SqliteState:
             if row.is_new:
                 window_s, window = row.key[3:]
                 batch.new.append((row.id, *row.key, forgotten_after_s(window_s, window) if window_s else None))
-                row.is_new = False
+                batch.folded += [(row.id, *entry) for entry in row.folded]
+                row.is_new, row.folded = False, ()
             batch.spends.append((row.id, row.spent, row.total))
         for digest, paid in self._digests.items():
             (batch.remembered if paid else batch.forgotten).append(digest)
         if self._forgot_at_s is None or abs(self._now_s - self._forgot_at_s) >= _FORGET_EVERY_S:
             batch.forget_before_s = int(self._now_s)
             self._forgot_at_s = self._now_s
+        batch.entries, self._entries = self._entries, []
+        batch.memo = self._memo.collect()
         self._pinned = self._wanted
         self._changed, self._digests, self._wanted, self._ping = {}, {}, set(), False
         self._batch += 1
@@ -215,9 +259,10 @@ class SqliteState:
         """Bring the mirror in line with what was written: windows dropped, room made, rows read."""
         if outcome.more:
             self._forgot_at_s = None
-        for key in outcome.dropped:
+        for key, folded in outcome.dropped.items():
             if key in self._mirror and not self._drop(self._mirror[key]):
-                self._mirror[key].is_new = True  # a late charge has changed it since: it is written anew
+                # A late charge has changed it since: it is written anew, with what its journal said.
+                self._mirror[key].is_new, self._mirror[key].folded = True, folded
         for key in self._pinned & self._mirror.keys():
             self._mirror.move_to_end(key)
         while len(self._mirror) + self._mirrored_digests > self._max_mirrored:
@@ -243,7 +288,8 @@ class SqliteState:
         self._waiting = []
         self._mirror.clear()
         self._mirrored_digests = 0
-        self._changed, self._digests, self._wanted = {}, {}, set()
+        self._changed, self._digests, self._entries, self._wanted = {}, {}, [], set()
+        self._memo.forget()
         self._forgot_at_s = self._now_s
         for future in waiting:
             if not future.done():

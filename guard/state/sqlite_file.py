@@ -3,12 +3,12 @@
 Everything but opening runs in the one thread of `SqliteState`. Each statement writes many rows at once, because every
 statement lets go of the GIL and has to win it back from a busy event loop.
 
-* `counters` names each counter and numbers it; `spends` holds the two integers that change all the time, in narrow
-  rows, so that a batch touches few pages; `digests` holds what distinct budgets have been paid for.
 * One process owns the file, by `flock` on `PATH.lock`: the kernel lets go of it when the owner dies, however it dies.
   Others may read the database meanwhile.
-* WAL with `synchronous=NORMAL`: what has been committed is with the kernel, so it survives the death of the process; a
-  power failure may take the last commits.
+* WAL. What has been committed is with the kernel, so it survives the death of the process. A transaction that holds a
+  privacy charge, or terms, is committed under `synchronous=FULL`: it is on the disk, with all that went before it, and
+  survives a power failure. Others are committed under NORMAL, and a power failure may take the last of those.
+* The journal keeps its latest rows; older ones are folded into checkpoints, a bounded number for each row that comes.
 """
 
 from __future__ import annotations
@@ -21,29 +21,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from guard.errors import StateError
+from guard.state.memo import KEY_BYTES
+from guard.state.sqlite_journal import entries_of, fold
+from guard.state.sqlite_schema import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
-APPLICATION_ID = 0x67756172  # "guar"
-SCHEMA_VERSION = 1
+    from guard.state.sqlite_journal import Folded
+
 Key = tuple[str, str, str, int, int]
 """Ledger, budget, scope, window_s, window."""
 
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-PRAGMA application_id = {APPLICATION_ID};
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('schema_version', {SCHEMA_VERSION}), ('pings', 0);
-CREATE TABLE counters (
-    id INTEGER PRIMARY KEY, ledger TEXT NOT NULL, budget TEXT NOT NULL, scope TEXT NOT NULL,
-    window_s INTEGER NOT NULL, window INTEGER NOT NULL, forgotten_after_s INTEGER,
-    UNIQUE (ledger, budget, scope, window_s, window));
-CREATE INDEX counters_forgotten ON counters (forgotten_after_s) WHERE forgotten_after_s IS NOT NULL;
-CREATE TABLE spends (counter INTEGER PRIMARY KEY, spent INTEGER NOT NULL, total INTEGER NOT NULL);
-CREATE TABLE digests (counter INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (counter, digest)) WITHOUT ROWID;
-COMMIT;
-"""  # noqa: S608 - two constants of this module
 _MAGIC, _HEADER_BYTES = b"SQLite format 3\0", 100
 _ROWS_A_STATEMENT = 128
 _FORGOTTEN_AT_ONCE = 500
@@ -58,6 +47,9 @@ class Batch:
         spends: counters' values: (id, spent, total).
         remembered: digests paid for: (id, digest).
         forgotten: digests refunded: (id, digest).
+        entries: privacy charges and refunds for the journal: (id, event, rows, amount).
+        folded: checkpoints of counters that are named anew: (id, event, rows, amount).
+        memo: releases to keep: (ledger, slot, held).
         forget_before_s: drop windows that may be forgotten by then, a bounded number at once; None drops nothing.
         ping: write something in any case.
         wanted: counters to read afterwards.
@@ -67,6 +59,9 @@ class Batch:
     spends: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     remembered: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     forgotten: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    entries: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    folded: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    memo: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     forget_before_s: int | None = None
     ping: bool = False
     wanted: list[Key] = field(default_factory=list[Key])
@@ -84,10 +79,16 @@ class Stored:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a batch: the counters that were wanted, those dropped, and whether more are to be dropped."""
+    """What came of a batch.
+
+    Args:
+        stored: the counters that were wanted.
+        dropped: those dropped, with what journal and checkpoints said of them: (event, rows, amount).
+        more: more are to be dropped.
+    """
 
     stored: dict[Key, Stored]
-    dropped: list[Key]
+    dropped: dict[Key, list[Folded]]
     more: bool
 
 
@@ -111,7 +112,7 @@ class LedgerFile:
             with open(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
                 os.fchmod(file.fileno(), 0o600)
                 header = file.read(_HEADER_BYTES)
-            self._db = sqlite3.connect(
+            self.db = sqlite3.connect(
                 self.path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=512
             )
         except (OSError, sqlite3.Error) as error:
@@ -121,7 +122,10 @@ class LedgerFile:
             # SQLite takes a file that is too short for a header as empty: a ledger cut short is not a new one.
             if header and (len(header) < _HEADER_BYTES or not header.startswith(_MAGIC)):
                 raise sqlite3.DatabaseError("it has no header")
-            self.next_id = self._prepare(path)
+            prepare(self.db, path)
+            self._is_full = True
+            (next_id,) = self.db.execute("SELECT coalesce(max(id), 0) + 1 FROM counters").fetchone()
+            self.next_id = int(next_id)
         except sqlite3.Error as error:
             self.close()
             raise StateError(f"{path} is not a ledger of guard's, or it is damaged: {error}") from error
@@ -129,94 +133,135 @@ class LedgerFile:
             self.close()
             raise
 
-    def _prepare(self, path: str) -> int:
-        """Check whose file it is, make the tables of a new one, and return the first free id."""
-        (application_id,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application_id != APPLICATION_ID and (application_id or tables):
-            raise StateError(f"{path} is not a ledger of guard's: it belongs to another program")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA journal_size_limit = 67108864")
-        if not tables:
-            self._db.executescript(_SCHEMA)
-        (version,) = self._db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() or (None,)
-        if version != SCHEMA_VERSION:
-            raise StateError(f"{path} has schema version {version}; this guard reads version {SCHEMA_VERSION}")
-        (next_id,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM counters").fetchone()
-        return int(next_id)
+    @contextlib.contextmanager
+    def transaction(self, *, full: bool) -> Generator[None]:
+        """Commit what is done inside; `full` has it on the disk by then.
+
+        Raises:
+            StateError: nothing of it is in the file.
+        """
+        try:
+            if full is not self._is_full:
+                self.db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                self._is_full = full
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                self.db.rollback()
+            raise StateError("budgets cannot be written") from error
 
     def write(self, batch: Batch) -> Outcome:
         """Write one batch in one transaction, then read what it wants.
 
         Raises:
-            StateError: nothing of the batch is in the file.
+            StateError: nothing of the batch is in the file, or it cannot be read.
         """
-        try:
-            dropped, more = self._transact(batch)
-            return Outcome({key: self._read(key) for key in batch.wanted}, dropped, more)
-        except (sqlite3.Error, OverflowError) as error:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.rollback()
-            raise StateError("budgets cannot be written") from error
+        outcome = Outcome({}, {}, False)
+        if batch.spends or batch.memo or batch.ping or batch.forget_before_s is not None:
+            with self.transaction(full=bool(batch.entries)):
+                self._write_batch(batch, outcome)
+        with self._reading():
+            outcome.stored = {key: self._read(key) for key in batch.wanted}
+        return outcome
 
-    def _transact(self, batch: Batch) -> tuple[list[Key], bool]:
-        dropped: list[Key] = []
-        more = False
-        if not (batch.spends or batch.ping or batch.forget_before_s is not None):
-            return dropped, more
-        self._db.execute("BEGIN IMMEDIATE")
+    def _write_batch(self, batch: Batch, outcome: Outcome) -> None:
         self._write_rows("INSERT INTO counters VALUES", "", batch.new)
         values = "ON CONFLICT (counter) DO UPDATE SET spent = excluded.spent, total = excluded.total"
         self._write_rows("INSERT INTO spends VALUES", values, batch.spends)
         self._write_rows("INSERT OR IGNORE INTO digests VALUES", "", batch.remembered)
         self._write_rows("DELETE FROM digests WHERE (counter, digest) IN (VALUES", ")", batch.forgotten)
+        self._write_rows("INSERT INTO checkpoints VALUES", "", batch.folded)
+        self._write_rows("INSERT INTO journal (counter, event, rows, amount) VALUES", "", batch.entries)
+        self._write_rows("INSERT OR REPLACE INTO memo (ledger, slot, held) VALUES", "", batch.memo)
+        if batch.entries:
+            fold(self.db)
         if batch.ping:
-            self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'pings'")
+            self.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'pings'")
         if batch.forget_before_s is not None:
-            dropped, more = self._forget(batch.forget_before_s)
-        self._db.execute("COMMIT")
-        return dropped, more
+            outcome.dropped, outcome.more = self._forget(batch.forget_before_s)
 
     def _write_rows(self, before: str, after: str, rows: Sequence[tuple[object, ...]]) -> None:
         for start in range(0, len(rows), _ROWS_A_STATEMENT):
             chunk = rows[start : start + _ROWS_A_STATEMENT]
             marks = ",".join(["(" + ",".join("?" * len(chunk[0])) + ")"] * len(chunk))
-            self._db.execute(f"{before} {marks} {after}", [value for row in chunk for value in row])
+            self.db.execute(f"{before} {marks} {after}", [value for row in chunk for value in row])
 
-    def _forget(self, before_s: int) -> tuple[list[Key], bool]:
+    def _forget(self, before_s: int) -> tuple[dict[Key, list[Folded]], bool]:
         """Drop some digests and counters of old windows; digests first, so that none is left without a counter."""
         at_once = _FORGOTTEN_AT_ONCE
-        digests = self._db.execute(
+        digests = self.db.execute(
             "DELETE FROM digests WHERE (counter, digest) IN (SELECT d.counter, d.digest FROM counters c"
             " CROSS JOIN digests d ON d.counter = c.id WHERE c.forgotten_after_s <= ? LIMIT ?)",
             (before_s, at_once),
         ).rowcount
         if digests >= at_once:
-            return [], True
-        old = self._db.execute(
+            return {}, True
+        old = self.db.execute(
             "SELECT id, ledger, budget, scope, window_s, window FROM counters WHERE forgotten_after_s <= ? LIMIT ?",
             (before_s, at_once),
         ).fetchall()
         ids = [row[:1] for row in old]
-        self._write_rows("DELETE FROM spends WHERE counter IN (VALUES", ")", ids)
-        self._write_rows("DELETE FROM counters WHERE id IN (VALUES", ")", ids)
-        return [row[1:] for row in old], len(old) >= at_once
+        folded = entries_of(self.db, [row[0] for row in old])
+        for column in (
+            "spends WHERE counter",
+            "journal WHERE counter",
+            "checkpoints WHERE counter",
+            "counters WHERE id",
+        ):
+            self._write_rows(f"DELETE FROM {column} IN (VALUES", ")", ids)  # noqa: S608 - names from above
+        return {row[1:]: folded.get(row[0], []) for row in old}, len(old) >= at_once
 
     def _read(self, key: Key) -> Stored:
-        row = self._db.execute(
+        row = self.db.execute(
             "SELECT id, spent, total FROM counters JOIN spends ON counter = id"
             " WHERE ledger = ? AND budget = ? AND scope = ? AND window_s = ? AND window = ?",
             key,
         ).fetchone()
         if row is None:
             return Stored()
-        digests = {bytes(d) for (d,) in self._db.execute("SELECT digest FROM digests WHERE counter = ?", row[:1])}
+        digests = {bytes(d) for (d,) in self.db.execute("SELECT digest FROM digests WHERE counter = ?", row[:1])}
         return Stored(int(row[0]), int(row[1]), int(row[2]), digests or None)
+
+    def terms(self, ledger: str) -> bytes | None:
+        """Return a ledger's terms."""
+        with self._reading():
+            row = self.db.execute("SELECT terms FROM terms WHERE ledger = ?", (ledger,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+    def agree(self, ledger: str, terms: bytes) -> bytes:
+        """Put a ledger's terms down where there are none, and return those in force."""
+        with self.transaction(full=True):
+            self.db.execute("INSERT OR IGNORE INTO terms VALUES (?, ?)", (ledger, terms))
+        return self.terms(ledger) or terms
+
+    def memo_keys(self, ledger: str) -> dict[int, bytes]:
+        """Return whose release each slot holds."""
+        with self._reading():
+            rows = self.db.execute("SELECT slot, substr(held, 1, ?) FROM memo WHERE ledger = ?", (KEY_BYTES, ledger))
+            return {int(slot): bytes(key) for slot, key in rows}
+
+    def memo(self, ledger: str, slots: Sequence[int]) -> dict[int, bytes]:
+        """Return what some slots hold."""
+        held: dict[int, bytes] = {}
+        with self._reading():
+            for slot in slots:
+                row = self.db.execute("SELECT held FROM memo WHERE ledger = ? AND slot = ?", (ledger, slot)).fetchone()
+                if row is not None:
+                    held[slot] = bytes(row[0])
+        return held
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OverflowError) as error:
+            raise StateError("budgets cannot be read") from error
 
     def close(self) -> None:
         """Close the database, then let go of the file."""
-        self._db.close()
+        self.db.close()
         os.close(self._lock)
 
 

@@ -102,8 +102,8 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 
 async def test_another_schema_version_is_refused(path: Path) -> None:
     await make(path)
-    query(path, "UPDATE meta SET value = 2 WHERE name = 'schema_version'")
-    with pytest.raises(StateError, match=r"guard\.db has schema version 2; this guard reads version 1"):
+    query(path, "UPDATE meta SET value = 3 WHERE name = 'schema_version'")
+    with pytest.raises(StateError, match=r"guard\.db has schema version 3; this guard reads version 2"):
         SqliteState(str(path))
     query(path, "DROP TABLE meta")
     with pytest.raises(StateError, match="damaged"):
@@ -123,7 +123,7 @@ async def test_damage_found_while_serving_is_an_error(path: Path) -> None:
     await make(path)
     state = SqliteState(str(path))
     query(path, "DROP TABLE spends")
-    with pytest.raises(StateError, match="budgets cannot be written"):
+    with pytest.raises(StateError, match="budgets cannot be read"):
         await state.charge("m", [rows(1, "client:new")], NOW_S)
     await state.aclose()
 
