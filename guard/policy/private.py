@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from guard.budgets.base import Budget, Per
 from guard.budgets.privacy import Privacy
 from guard.defences.base import Defence, Mode, has_classes
+from guard.defences.label_only import LabelOnly
 from guard.defences.mechanism import Mechanism
 from guard.defences.noisy_max import NoisyMax
 from guard.errors import Problem
@@ -43,8 +44,10 @@ class Made:
 
 
 def steps(route: Route) -> tuple[Defence, ...]:
-    """Return the route's defences, with what `noisy_vote` stands for in front."""
+    """Return the route's defences, with what `vote` or `noisy_vote` stands for in front."""
     ensemble = route.ensemble
+    if ensemble is not None and ensemble.aggregate == "vote":
+        return (LabelOnly(), *route.defences)
     if ensemble is None or ensemble.aggregate != "noisy_vote" or ensemble.noise_multiplier is None:
         return route.defences
     threshold = None if ensemble.threshold is None else ensemble.threshold / ensemble.quorum
@@ -168,7 +171,7 @@ def check_private(route: Route, at: str, mode: Mode) -> list[Problem]:
     claim = route.privacy or Claim()
     spending = [(i, b) for i, b in enumerate(route.budgets) if isinstance(b, Privacy)]
     mechanisms = [(i, d) for i, d in enumerate(steps(route)) if isinstance(d, Mechanism)]
-    problems = _check_ensemble(route.ensemble, route, at) + _check_claim(claim, bool(mechanisms), at)
+    problems = _check_ensemble(route.ensemble, route, at, mode) + _check_claim(claim, bool(mechanisms), at)
     problems += _check_order(route, mechanisms, at)
     for i, budget in spending:
         here = f"{at}.budgets[{i}]"
@@ -196,15 +199,19 @@ def check_private(route: Route, at: str, mode: Mode) -> list[Problem]:
     return problems
 
 
-def _check_ensemble(ensemble: Ensemble | None, route: Route, at: str) -> list[Problem]:
+def _check_ensemble(ensemble: Ensemble | None, route: Route, at: str, mode: Mode) -> list[Problem]:
     if ensemble is None:
         return []
     kind = route.outputs.kind
+    if mode == "shadow":
+        hint = "mode: enforce"
+        return [Problem("in shadow the client would get one model's own answer", f"{at}.ensemble", hint=hint)]
     if kind == "labels":
         hint = "have the models answer probabilities"
         return [Problem("an ensemble needs scores to put together", f"{at}.ensemble", hint=hint)]
-    if ensemble.aggregate != "mean" and not has_classes(kind):
-        return [Problem(f"{kind} has no classes to vote for", f"{at}.ensemble.aggregate", hint="aggregate: mean")]
+    if ensemble.aggregate != "mean" and kind not in LabelOnly.suits:
+        message = f"votes cannot be told as {kind}" if has_classes(kind) else f"{kind} has no classes to vote for"
+        return [Problem(message, f"{at}.ensemble.aggregate", hint="aggregate: mean")]
     return []
 
 
