@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, PrivateAttr
 
@@ -12,6 +12,20 @@ from guard.model.ledger import Then
 from guard.model.outputs import Outputs
 from guard.privacy.events import Event, text
 from guard.privacy.filters import MOST, Filter
+
+
+class Price(NamedTuple):
+    """What a privacy budget comes to on one route.
+
+    Args:
+        limit: what it holds, in the filter's units.
+        cost: what one row costs, likewise.
+        event: what one row costs, as a journal keeps it.
+    """
+
+    limit: int
+    cost: int
+    event: str
 
 
 class Privacy(Budget, frozen=True):
@@ -38,14 +52,13 @@ class Privacy(Budget, frozen=True):
     order: float | None = Field(default=None, gt=1, le=2**20)
     then: Then = "deny"
 
-    _limit: int = PrivateAttr(default=0)
-    _cost: int = PrivateAttr(default=0)
-    _event: str | None = PrivateAttr(default=None)
+    _price: Price | None = PrivateAttr(default=None)
 
     def priced(self, filter_: Filter, event: Event) -> Self:
         """Return the budget for a route whose every row costs `event`, in the units of `filter_`."""
+        price = Price(filter_.limit(self.epsilon, self.delta), filter_.cost(event), text(event))
         made = self.model_copy()
-        made._limit, made._cost, made._event = filter_.limit(self.epsilon, self.delta), filter_.cost(event), text(event)
+        made._price = price  # pyright: ignore[reportAttributeAccessIssue] - pydantic sets private attributes of frozen models
         return made
 
     @property
@@ -54,31 +67,35 @@ class Privacy(Budget, frozen=True):
         return self.period or 0
 
     @property
-    def event(self) -> str | None:
-        """What one row costs; None before it is priced."""
-        return self._event
+    def price(self) -> Price:
+        """What it holds and what a row costs.
+
+        Raises:
+            InvariantError: it has not been priced.
+        """
+        if self._price is None:
+            raise InvariantError("a privacy budget is used before it was priced")
+        return self._price
 
     @property
-    def cost(self) -> int:
-        """What one row costs, in the filter's units."""
-        return self._cost
+    def event(self) -> str | None:
+        """What one row costs, as a journal keeps it."""
+        return self.price.event
 
     @property
     def answers(self) -> int:
         """How many rows it admits in all."""
-        return self._limit // self._cost if 0 < self._cost <= MOST else 0
+        return self.price.limit // self.price.cost if self.price.cost <= MOST else 0
 
     def limit_for(self, dimension: int) -> int:
         """Return the limit in the filter's units."""
         del dimension
-        return self._limit
+        return self.price.limit
 
     def amount_for(self, rows: int, drawn: int) -> int:
         """Return what the rows drawn anew cost."""
         del rows
-        if self._cost <= 0:
-            raise InvariantError("a privacy budget was charged before it was priced")
-        return self._cost * drawn
+        return self.price.cost * drawn
 
     def check(self, outputs: Outputs) -> list[Problem]:
         """Refuse what would weaken the guarantee without words."""

@@ -97,11 +97,11 @@ class Memo:
                 raise UpstreamError("the model's answer has changed its shape", code="not_private")
             elif first != i:
                 scores[i] = scores[first]
-        withheld = np.isnan(scores).all(axis=1)
-        self.withheld = bool(withheld.any())
+        withheld: list[bool] = np.logical_and.reduce(np.isnan(scores), axis=1).tolist()
+        self.withheld = any(withheld)
         for i, first in enumerate(self.first):
             if first == i and self.known[i] is None:
-                row = Row(scores[i], batch.labels_only, bool(withheld[i]))
+                row = Row(scores[i], batch.labels_only, withheld[i])
                 self.drawn.append((self.keys[i], pack(row)))
         dropped = np.isnan(scores)
         kept: Bools | None = ~dropped if dropped.any() else None

@@ -116,7 +116,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
     event = bound.event()
     budgets = tuple(b.priced(filter_, event) if isinstance(b, Privacy) else b for b in route.budgets)
     spending = [b for b in budgets if isinstance(b, Privacy)]
-    per = next((p for p in _NARROW if any(b.per == p for b in spending)), "model")
+    scopes: list[Per] = [b.per for b in spending] or ["model"]
     spent = tuple(Spent(b.per, b.epsilon, b.delta, b.window_s, b.answers) for b in spending)
     measurement = bound.measurement()
     private = Private(
@@ -124,7 +124,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         bounds=bound.bounds(route.outputs),
         filter=filter_,
         terms=terms,
-        per=per,
+        per=min(scopes, key=_NARROW.index),
         columns=columns(route),
         fingerprint=_fingerprint(route, claim),
         charged=bool(spending),
