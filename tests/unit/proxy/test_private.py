@@ -20,14 +20,21 @@ PATH = "/v1/models/m:predict"
 Json = Any  # Any: JSON
 
 
-def policy(*, per: str = "model", extra: str = "", outputs: str = "classes: [a, b]", noise: str = "") -> str:
+def policy(
+    *,
+    per: str = "model",
+    extra: str = "",
+    outputs: str = "classes: [a, b]",
+    noise: str = "",
+    sensitivity: str = "0.001",
+) -> str:
     noise = noise or "{kind: dp_gaussian, noise_multiplier: 30}"
     return f"""version: 1
 routes:
   - name: r
     api: kserve_v1
     outputs: {{kind: probabilities, {outputs}}}
-    privacy: {{claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, accept_lost_writes: a test}}
+    privacy: {{claim: dp, unit: training_record, adjacency: replace_one, sensitivity: {sensitivity}, accept_lost_writes: a test}}
     defences: [{noise}]
     budgets:
       - {{kind: privacy, per: {per}, epsilon: 1, delta: 1.0e-5}}
@@ -212,7 +219,7 @@ async def test_a_floor_counts_for_every_scope(tmp_path: Path) -> None:
 
 
 async def test_labels_follow_the_release_and_not_the_model(tmp_path: Path) -> None:
-    made = guarded(tmp_path, policy(noise="{kind: noisy_max, noise_multiplier: 30}"))
+    made = guarded(tmp_path, policy(noise="{kind: noisy_max, noise_multiplier: 30}", sensitivity="auto"))
     made.upstream.answer = lambda seen: Reply(
         200,
         [],
