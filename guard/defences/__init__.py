@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from guard.defences.base import Registry
 from guard.defences.dp_gaussian import DpGaussian
+from guard.defences.dp_laplace import DpLaplace
+from guard.defences.exponential import Exponential
 from guard.defences.grid import Grid
 from guard.defences.label_only import LabelOnly
 from guard.defences.levels import Levels
 from guard.defences.noise import Noise
 from guard.defences.noisy_max import NoisyMax
+from guard.defences.randomised_response import RandomisedResponse
 from guard.defences.round import Round
 from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
 
 DEFENCES: Registry = {
     "dp_gaussian": DpGaussian,
+    "dp_laplace": DpLaplace,
+    "exponential": Exponential,
     "grid": Grid,
     "label_only": LabelOnly,
     "levels": Levels,
     "noise": Noise,
     "noisy_max": NoisyMax,
+    "randomised_response": RandomisedResponse,
     "round": Round,
     "temperature": Temperature,
     "top_k": TopK,

@@ -2,35 +2,51 @@
 
 A policy says how much noise; `bind` says on what, once the route is known: its outputs' domain, its ensemble's quorum,
 its number of columns. A bound mechanism is a `Measurement`: its event is what the ledger is charged for every row that
-it draws anew. It stands first in a route's defences, gets scores inside their domain, draws from a cryptographic source
-only (`Randomness.fresh`), and what follows it is post-processing, which costs nothing.
+it draws anew. It stands first in a route's defences, moves scores into their domain or refuses them, draws from a
+cryptographic source only (`Randomness.fresh`), and what follows it is post-processing, which costs nothing.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from math import inf
+from typing import Annotated, ClassVar, Self
 
-from pydantic import PrivateAttr
+import numpy as np
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from guard.defences.base import Defence, has_classes
-from guard.errors import Problem
+from guard.defences.base import Batch, Defence, Randomness, has_classes
+from guard.errors import InvariantError, Problem, UpstreamError
+from guard.model.arrays import Floats, Ints
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.privacy.calibrate import GREATEST_RATIO, LEAST_RATIO, least_noise
 from guard.privacy.events import Event
+from guard.privacy.lattice import Lattice, lattice, sampled
 from guard.privacy.measurement import Bounds, Measurement, Norm
+
+NoiseMultiplier = Annotated[float, Field(ge=LEAST_RATIO, le=GREATEST_RATIO)]
+Epsilon = Annotated[float, Field(gt=0, le=1000)]
+Delta = Annotated[float, Field(gt=0, lt=1)]
+Answers = Annotated[int, Field(ge=1, le=10**12)]
+Granularity = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Mechanism(Defence, frozen=True):
-    """Base of all mechanisms: subclasses set `norm`, implement `apply`, `event`, `noise`, and if need be `solved`."""
+    """Base of all mechanisms: subclasses set `norm`, implement `draw`, `event` and `noise`, and if need be `solved`."""
 
     random: ClassVar[bool] = True
     spends: ClassVar[bool] = True
+    instead: ClassVar[str] = (
+        "have the model answer probabilities; values take dp_gaussian or dp_laplace, and embeddings dp_gaussian"
+    )
     norm: ClassVar[Norm]
     """In which sensitivity is measured."""
 
+    _bounds: Bounds | None = PrivateAttr(default=None)
     _sensitivity: float = PrivateAttr(default=0.0)
     _columns: int = PrivateAttr(default=1)
     _quorum: int = PrivateAttr(default=1)
+    _grid: Lattice | None = PrivateAttr(default=None)
 
     def bounds(self, outputs: Outputs) -> Bounds:
         """Return the domain of the answers that it works on."""
@@ -42,30 +58,90 @@ class Mechanism(Defence, frozen=True):
         Args:
             outputs: of the route.
             quorum: of its ensemble; 1 for a single model.
-            columns: scores a row, at most.
+            columns: scores a row; of embeddings at most.
             sensitivity: how far one training record can move the scores, in `norm`; None: what outputs and ensemble
                 imply.
 
         Raises:
             ValueError: nothing bounds these outputs, or no noise meets what was asked for.
         """
-        if sensitivity is None:
-            diameter = self.bounds(outputs).diameter(self.norm)
-            if diameter is None:
-                raise ValueError(f"nothing bounds outputs of kind {outputs.kind} in {self.norm}")
-            sensitivity = diameter / quorum
-        bound = self.solved(columns)
-        bound._sensitivity, bound._columns, bound._quorum = sensitivity, columns, quorum
-        return bound
+        bounds = self.bounds(outputs)
+        diameter = bounds.diameter(self.norm)
+        if diameter is None:
+            raise ValueError(f"nothing bounds outputs of kind {outputs.kind} in {self.norm}")
+        moved = diameter / quorum if sensitivity is None else sensitivity
+        return self.knowing(_bounds=bounds, _columns=columns, _quorum=quorum, _sensitivity=moved).solved()
 
-    def solved(self, columns: int) -> Self:
-        """Return a copy with the noise worked out, where epsilon, delta and answers were given instead of it.
+    def knowing(self, **private: object) -> Self:
+        """Return a copy with private attributes set, which type checkers take to be as frozen as the fields."""
+        made = self.model_copy()
+        for name, value in private.items():
+            setattr(made, name, value)
+        return made
+
+    def solved(self) -> Self:
+        """Return a bound mechanism with its noise worked out.
 
         Raises:
-            ValueError: no noise meets them.
+            ValueError: no noise meets what was asked for.
         """
-        del columns
-        return self.model_copy()
+        return self
+
+    def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
+        """Return the release of scores that lie in their domain.
+
+        Raises:
+            UpstreamError: code `outside_outputs`: they do not, and are not to be clipped; or rows are not as wide as
+                declared, or only parts of a distribution, which tell of the data without any noise.
+            InvariantError: not bound.
+        """
+        del salt
+        bounds = self.domain
+        columns = batch.scores.shape[1]
+        fits = columns <= self._columns if bounds.kind == "embedding" else columns == self._columns
+        if not fits or batch.kept is not None or (has_classes(bounds.kind) and columns > 1 and not batch.complete):
+            raise UpstreamError("the model's answer has another form than declared", code="outside_outputs")
+        return self.draw(bounds.fit(batch.scores), batch, rng)
+
+    def draw(self, scores: Floats, batch: Batch, rng: Randomness) -> Batch:
+        """Return a release of scores; only a bound mechanism can.
+
+        Args:
+            scores: inside their domain, shape (n, k).
+            batch: what they came in.
+            rng: its `fresh` is the only source.
+        """
+        raise NotImplementedError
+
+    @property
+    def domain(self) -> Bounds:
+        """What the scores must be for the sensitivity to hold.
+
+        Raises:
+            InvariantError: not bound.
+        """
+        if self._bounds is None:
+            raise InvariantError("a mechanism ran before it was bound")
+        return self._bounds
+
+    @property
+    def grid(self) -> Lattice:
+        """Where scores are put, with the noise's scale on it.
+
+        Raises:
+            InvariantError: not bound.
+        """
+        if self._grid is None:
+            raise InvariantError("a mechanism ran before it was bound")
+        return self._grid
+
+    @property
+    def magnitude(self) -> float:
+        """The greatest absolute value of a score."""
+        domain = self.domain
+        if domain.kind == "value":
+            return max(abs(domain.low or 0.0), abs(domain.high or 0.0))
+        return domain.norm or 1.0
 
     def noise(self) -> str:
         """Return the noise in words, with its scale in the scores' unit; only a bound mechanism knows."""
@@ -82,14 +158,109 @@ class Mechanism(Defence, frozen=True):
     def check(self, outputs: Outputs, inputs: Inputs | None) -> list[Problem]:
         """Add that outputs must be bounded, and that labels will change."""
         problems = super().check(outputs, inputs)
-        if not problems and self.bounds(outputs).diameter(self.norm) is None:
-            hint = {
-                "value": "outputs: {kind: value, low: .., high: ..}",
-                "embedding": "outputs: {kind: embedding, norm: ..}, to which longer ones are clipped",
-            }.get(outputs.kind, "answer probabilities")
-            message = f"nothing bounds outputs of kind {outputs.kind}, so no noise makes them private"
-            problems.append(Problem(message, "kind", hint=hint))
+        if not problems:
+            problems += self._check_domain(outputs)
         if has_classes(outputs.kind) and outputs.classes is None:
             hint = "outputs: {classes: [...]} in the columns' order"
             problems.append(Problem("labels may change, and nothing says what they are called", "kind", hint=hint))
         return problems
+
+    def _check_domain(self, outputs: Outputs) -> list[Problem]:
+        diameter = self.bounds(outputs).diameter(self.norm)
+        hint = {
+            "value": "outputs: {kind: value, low: .., high: ..}",
+            "embedding": "outputs: {kind: embedding, norm: ..}, to which longer ones are clipped",
+        }.get(outputs.kind, "answer probabilities")
+        if diameter is None:
+            message = f"nothing bounds outputs of kind {outputs.kind}, so no noise makes them private"
+            return [Problem(message, "kind", hint=hint)]
+        if not 0 < diameter < inf:
+            return [Problem("outputs need a low below their high", "kind", hint=hint)]
+        return []
+
+
+class Calibrated(Mechanism, frozen=True):
+    """Base of mechanisms whose noise may be given in either of two ways: itself, or by what it is to achieve.
+
+    Args:
+        noise_multiplier: scale of the noise divided by sensitivity; this, or `epsilon`, `delta` and `answers`.
+        epsilon: with `delta` and `answers`, instead of `noise_multiplier`: the least noise with which so many answers
+            fit into a privacy budget of (epsilon, delta), worked out when the policy is read. In nats.
+        delta: of that budget.
+        answers: how many answers are to fit into it.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["noise_multiplier"]}, {"required": ["epsilon", "delta", "answers"]}]}
+    )
+
+    noise_multiplier: NoiseMultiplier | None = Field(default=None, examples=[20.0])
+    epsilon: Epsilon | None = Field(default=None, examples=[8.0])
+    delta: Delta | None = Field(default=None, examples=[1e-6])
+    answers: Answers | None = Field(default=None, examples=[1000])
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        aim = (self.epsilon, self.delta, self.answers)
+        if self.noise_multiplier is not None and any(value is not None for value in aim):
+            raise ValueError("noise_multiplier already says how much noise: drop it, or epsilon, delta and answers")
+        if self.noise_multiplier is None and any(value is None for value in aim):
+            raise ValueError("nothing says how much noise: write noise_multiplier, or epsilon, delta and answers")
+        return self
+
+    @property
+    def step(self) -> float | None:
+        """The grid's step, where the policy gives it."""
+        return None
+
+    def solved(self) -> Self:
+        """Return a bound mechanism with its noise multiplier and grid worked out."""
+        made = self.model_copy(update={"noise_multiplier": self._ratio()})
+        return made.knowing(_grid=sampled(made.grid_at(made.ratio)))
+
+    @property
+    def ratio(self) -> float:
+        """The noise multiplier, as given or as worked out.
+
+        Raises:
+            InvariantError: not bound, and not given.
+        """
+        if self.noise_multiplier is None:
+            raise InvariantError("a mechanism ran before it was bound")
+        return self.noise_multiplier
+
+    def grid_at(self, ratio: float) -> Lattice:
+        """Return the grid, with the noise on it, for a noise multiplier.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return lattice(ratio, self._sensitivity, self.norm, self._columns, self.magnitude, self.step)
+
+    def event_at(self, ratio: float, grid: Lattice) -> Event:
+        """Return what one row costs with so much noise."""
+        raise NotImplementedError
+
+    def event(self) -> Event:
+        """Return what one row costs."""
+        return self.event_at(self.ratio, self.grid)
+
+    def _ratio(self) -> float:
+        if self.epsilon is None or self.delta is None or self.answers is None:
+            return self.ratio
+
+        def event_of(ratio: float) -> Event:
+            return self.event_at(ratio, self.grid_at(ratio))
+
+        return least_noise(event_of, self.epsilon, self.delta, self.answers, self._columns)
+
+
+def labels(chosen: Ints, batch: Batch) -> Batch:
+    """Return a release of nothing but labels: one-hot rows.
+
+    Args:
+        chosen: the label's column of each row, shape (n,).
+        batch: what the scores came in; nothing but its shape and kind is used.
+    """
+    kept = np.equal(np.arange(batch.scores.shape[1], dtype=np.int64), chosen[:, None])
+    return Batch(kept.astype(np.float64), chosen, batch.kind, True, kept, labels_only=True)

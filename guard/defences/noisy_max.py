@@ -2,51 +2,95 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from math import ceil, nan, sqrt
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.mechanism import Mechanism
+from guard.defences.mechanism import Calibrated, NoiseMultiplier, labels
+from guard.model.arrays import Bools, Floats
 from guard.model.outputs import Kind
+from guard.privacy import discrete
 from guard.privacy.events import Composed, Event, Gaussian
+from guard.privacy.lattice import Lattice, lattice, sampled
 from guard.privacy.measurement import Norm
 
 
-class NoisyMax(Mechanism, frozen=True):
-    """Answers the label whose score is greatest after Gaussian noise (PATE's GNMax), and nothing else.
-
-    Args:
-        noise_multiplier: standard deviation divided by L2 sensitivity.
-        threshold: least noisy top score; below it the row is withheld.
-        threshold_noise_multiplier: standard deviation of the threshold's noise divided by its sensitivity.
-    """
+class NoisyMax(Calibrated, frozen=True):
+    """Answers the label whose score is greatest after Gaussian noise (PATE's GNMax), and nothing else."""
 
     suits: ClassVar[frozenset[Kind]] = frozenset({"probabilities"})
     leaves_labels: ClassVar[bool] = True
     norm: ClassVar[Norm] = "l2"
 
     kind: Literal["noisy_max"] = "noisy_max"
-    noise_multiplier: float = Field(ge=1e-3, le=1e9, examples=[20.0])
-    threshold: float | None = Field(default=None, gt=0)
-    threshold_noise_multiplier: float | None = Field(default=None, ge=1e-3, le=1e9)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    threshold_noise_multiplier: NoiseMultiplier | None = None
 
-    def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
-        """Return one-hot rows."""
-        del salt, rng
-        top = batch.scores.argmax(axis=1)
-        chosen = np.zeros(batch.scores.shape)
-        chosen[np.arange(len(top)), top] = 1.0
-        return Batch(chosen, top, batch.kind, batch.complete, chosen > 0, labels_only=True)
+    _threshold_grid: Lattice | None = PrivateAttr(default=None)
 
-    def event(self) -> Event:
-        """Return what one row costs."""
-        vote = Gaussian(self.noise_multiplier)
-        if self.threshold_noise_multiplier is None:
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.threshold is None) != (self.threshold_noise_multiplier is None):
+            raise ValueError("threshold and threshold_noise_multiplier come together")
+        return self
+
+    def solved(self) -> Self:
+        """Return a bound mechanism with noise multiplier and grids worked out."""
+        return super().solved().knowing(_threshold_grid=self._threshold_lattice())
+
+    def draw(self, scores: Floats, batch: Batch, rng: Randomness) -> Batch:
+        """Return one-hot rows; those below the threshold are not a number throughout."""
+        grid = self.grid
+        noise = discrete.gaussian(grid.scale, scores.size, rng.fresh).reshape(scores.shape)
+        # Of equal ones the first column wins, whatever the scores were.
+        chosen = (grid.snap(scores) + noise).argmax(axis=1)
+        withheld = self._withheld(scores, rng)
+        if withheld is None:
+            return labels(chosen, batch)
+        chosen[withheld] = 0
+        released = labels(chosen, batch)
+        if released.kept is not None:
+            released.kept[withheld] = True
+        released.scores[withheld] = nan
+        return released
+
+    def event_at(self, ratio: float, grid: Lattice) -> Event:
+        """Return what one row costs: threshold and vote, whichever way the threshold falls."""
+        vote = Gaussian(ratio, fine=grid.fine)
+        threshold = self._threshold_lattice()
+        if threshold is None or self.threshold_noise_multiplier is None:
             return vote
-        return Composed((Gaussian(self.threshold_noise_multiplier), vote))
+        return Composed((Gaussian(self.threshold_noise_multiplier, fine=threshold.fine), vote))
 
     def noise(self) -> str:
         """Return the noise in words."""
-        return f"Gaussian noise of standard deviation {self.noise_multiplier * self._sensitivity:.6g}, largest wins"
+        said = f"Gaussian noise of standard deviation {self.grid}, of which the largest wins"
+        if self._threshold_grid is None:
+            return said
+        return f"{said}, if the largest score and noise of standard deviation {self._threshold_grid} reach a threshold"
+
+    def _withheld(self, scores: Floats, rng: Randomness) -> Bools | None:
+        grid = self._threshold_grid
+        if grid is None or self.threshold is None:
+            return None
+        noisy = grid.snap(scores.max(axis=1)) + discrete.gaussian(grid.scale, len(scores), rng.fresh)
+        return np.less(noisy, ceil(self.threshold / grid.grain))
+
+    def _threshold_lattice(self) -> Lattice | None:
+        ratio = self.threshold_noise_multiplier
+        if ratio is None:
+            return None
+        return sampled(lattice(ratio, self._greatest_move(), "linf", 1, self.magnitude))
+
+    def _greatest_move(self) -> float:
+        """Return how far one training record can move the greatest score.
+
+        Scores sum to 1, so what one gains the others lose: of a move of L2 length s one coordinate has at most
+        s * sqrt((k - 1) / k).
+        """
+        columns = max(self._columns, 2)
+        whole = self.domain.diameter("linf") or 1.0
+        return min(whole / self._quorum, self._sensitivity * sqrt((columns - 1) / columns))
