@@ -1,33 +1,35 @@
 """Ledgers in Redis or Valkey (6.2 or later), shared between replicas: one round trip a request.
 
-Each ledger has a lane. Calls that arrive while a lane's batch is under way collect for its next one, which leaves when
-the reply is there: no timer, and one EVALSHA at a time. `charge.lua` settles a batch atomically.
+Calls travel in batches (`redis_lanes`), one EVALSHA at a time for each ledger; `charge.lua` settles a batch atomically,
+and enters what privacy budgets pay in the journal.
 
-* Keys are `guard:{LEDGER}:…`; the hash tag keeps a ledger on one shard. Names are escaped: none reaches another's key.
 * A key lives until a day after its window's end: a time to live, not a point in time, so that a server whose clock is
   ahead does not drop counters at once.
-* A batch whose reply does not come is refused and never sent again: what it may have charged stays so. Those behind it
-  are refused with it, so that nobody waits longer than two timeouts.
-* What Redis itself forgets is refunded: it needs `maxmemory-policy noeviction`, append-only persistence to survive a
-  restart, and replicas that keep up to survive a failover.
+* Privacy is charged only under the terms that this process has been told. When they have changed, or are gone together
+  with everything else that the server has lost, every such charge is refused until they have been agreed on again.
+* What Redis itself forgets is refunded: `durability` says what it may forget.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
+import secrets
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from guard.errors import InvariantError, StateError
 from guard.model.ledger import Admission, Receipt, Spend
-from guard.state.counters import check_charges, escaped
-from guard.state.redis_urls import connect
+from guard.state.counters import check_charges
+from guard.state.memo import found, kept, slot_of
+from guard.state.redis_durability import SETTINGS, in_words, may_lose
+from guard.state.redis_keys import key_of, memo_key, terms_key, ttl_ms
+from guard.state.redis_lanes import Lanes
+from guard.state.redis_urls import Command, connect, primaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,33 +38,42 @@ if TYPE_CHECKING:
 
 _SCRIPT = (files("guard.state") / "charge.lua").read_bytes()
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+_AGREE = (files("guard.state") / "agree.lua").read_bytes()
 _MOST = 2**53 - 1
-_DAY_S = 86_400
-_LONGEST_NAME = 256
 _ADMISSIONS = (Admission.ALLOW, Admission.LABEL_ONLY, Admission.DENY)
-_CALLS_A_BATCH, _DIGESTS_A_BATCH = 256, 20_000
+_CHANGED = 3
+_PLAIN, _JOURNALLED = -1, -2
+_NO_TERMS = "-"
+_CALLS_A_BATCH, _DIGESTS_A_BATCH, _RELEASES_A_BATCH, _BYTES_A_BATCH = 256, 20_000, 1_000, 4 * 1024 * 1024
+CHANGED = "ledger_terms_changed"
+"""The code of the error that says: the terms of the ledger are no longer those that this process was told."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """One charge or refund on its way: what the script is told, and who waits for its reply."""
+    """One charge or refund on its way: what the script is told."""
 
-    done: asyncio.Future[Receipt | None]
-    numbers: list[int]
+    numbers: list[int | str]
     charges: Sequence[Charge] = ()
     keys: list[str] = field(default_factory=list[str])
     digests: list[tuple[bytes, ...]] = field(default_factory=list[tuple[bytes, ...]])
+    journalled: bool = False
 
     def weight(self) -> int:
         return sum(map(len, self.digests))
 
-
-@dataclass(slots=True)
-class _Lane:
-    """One ledger's calls that wait for the next batch, and the task that sends batches."""
-
-    waiting: deque[_Call] = field(default_factory=deque[_Call])
-    sender: asyncio.Task[None] | None = None
+    def add(self, ledger: str, charge: Charge, digests: tuple[bytes, ...] | None, now_s: float) -> None:
+        """Name a claim's keys, and say of what kind it is."""
+        self.keys.append(key_of("c", ledger, charge, now_s))
+        if digests is not None:
+            self.keys.append(key_of("d", ledger, charge, now_s))
+            self.digests.append(digests)
+            self.numbers.append(len(digests))
+        elif charge.event is not None:
+            self.journalled = True
+            self.numbers += (_JOURNALLED, charge.rows, charge.event)
+        else:
+            self.numbers.append(_PLAIN)
 
 
 class RedisState:
@@ -71,7 +82,7 @@ class RedisState:
     Args:
         url: see `guard.state.open.open_state`.
         timeout_s: for each command, connecting included.
-        max_waiting: calls that may wait at once, over all ledgers; more are refused.
+        max_waiting: calls of one kind that may wait at once, over all ledgers; more are refused.
 
     Raises:
         StateError: the URL cannot be understood.
@@ -79,53 +90,108 @@ class RedisState:
 
     def __init__(self, url: str, *, timeout_s: float = 1.0, max_waiting: int = 10_000) -> None:
         self._clients = connect(url, timeout_s)
+        self._kind = url.partition(":")[0].partition("+")[2]
         self._timeout_s = timeout_s
-        self._max_waiting = max_waiting
-        self._waiting = 0
-        self._lanes: dict[str, _Lane] = {}
+        self._terms: dict[str, str] = {}  # what the terms are known by that this process was told
+        self._charges: Lanes[_Call, Receipt | None] = Lanes(
+            self._settle, _Call.weight, _DIGESTS_A_BATCH, _CALLS_A_BATCH, max_waiting
+        )
+        self._recalls: Lanes[list[int], list[bytes | None]] = Lanes(
+            self._read, len, _RELEASES_A_BATCH, _CALLS_A_BATCH, max_waiting
+        )
+        self._releases: Lanes[dict[int, bytes], None] = Lanes(
+            self._keep, _bytes_of, _BYTES_A_BATCH, _CALLS_A_BATCH, max_waiting
+        )
         self._closed = False
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
         """Charge all or none; see `guard.ports.State`."""
+        self._check()
         check_charges(charges)
-        call = _Call(asyncio.get_running_loop().create_future(), [0], charges)
+        call = _Call([0], charges)
         for charge in charges:
             if charge.amount > _MOST:
                 raise InvariantError("a charge is larger than any budget")
             limit = min(charge.limit, _MOST)
             hard_limit = -1 if charge.hard_limit is None else min(charge.hard_limit, _MOST)
-            digests = -1
-            call.keys.append(_key("c", ledger, charge, now_s))
-            if charge.digests is not None:
-                call.keys.append(_key("d", ledger, charge, now_s))
-                call.digests.append(tuple(dict.fromkeys(charge.digests)))
-                digests = len(call.digests[-1])
             label_only = 1 if charge.then == "label_only" else 0
-            call.numbers += (limit, charge.amount, label_only, hard_limit, _ttl_ms(charge, now_s), digests)
-        receipt = await self._through(ledger, call)
+            call.numbers += (limit, charge.amount, label_only, hard_limit, ttl_ms(charge, now_s))
+            digests = None if charge.digests is None else tuple(dict.fromkeys(charge.digests))
+            call.add(ledger, charge, digests, now_s)
+        receipt = await self._charges.through(ledger, call)
         if receipt is None:
             raise InvariantError("a charge came back without a receipt")
         return receipt
 
     async def refund(self, ledger: str, charges: Sequence[Charge], receipt: Receipt, now_s: float) -> None:
         """Give back what `receipt` charged; see `guard.ports.State`."""
+        self._check()
         if receipt.admission is Admission.DENY:
             return
-        call = _Call(asyncio.get_running_loop().create_future(), [1])
+        call = _Call([1])
         for charge, charged, fresh in zip(charges, receipt.charged, receipt.fresh, strict=True):
-            call.keys.append(_key("c", ledger, charge, now_s))
-            if fresh:
-                call.keys.append(_key("d", ledger, charge, now_s))
-                call.digests.append(fresh)
-            call.numbers += (charged.spent, charged.total, len(fresh) or -1)
-        await self._through(ledger, call)
+            call.numbers += (charged.spent, charged.total)
+            call.add(ledger, charge, fresh or None, now_s)
+        await self._charges.through(ledger, call)
 
     async def spend(self, ledger: str, charge: Charge, now_s: float) -> Spend:
         """Say what has been spent; see `guard.ports.State`."""
         self._check()
-        reply = await self._command("HMGET", _key("c", ledger, charge, now_s), "s", "t")
+        reply = await self._command("HMGET", key_of("c", ledger, charge, now_s), "s", "t")
         spent, total = cast("list[bytes | None]", reply)  # a list is what HMGET replies
         return Spend(int(spent or 0), int(total or 0))
+
+    async def recall(self, ledger: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return memoised releases; see `guard.ports.State`."""
+        self._check()
+        if not keys:
+            return []
+        held = await self._recalls.through(ledger, [slot_of(key) for key in keys])
+        return [found(key, release) for key, release in zip(keys, held, strict=True)]
+
+    async def remember(self, ledger: str, releases: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep releases; see `guard.ports.State`."""
+        self._check()
+        if slots := kept(releases):
+            await self._releases.through(ledger, slots)
+
+    async def terms(self, ledger: str) -> bytes | None:
+        """Return the ledger's terms; see `guard.ports.State`. Who only looks has not agreed to them."""
+        self._check()
+        live = await self._command("HGET", terms_key(ledger), "terms")
+        return cast("bytes | None", live)  # what HGET replies
+
+    async def agree(self, ledger: str, terms: bytes) -> bytes:
+        """Put terms down where there are none; see `guard.ports.State`."""
+        self._check()
+        known = self._terms.get(ledger, "")
+        reply = await self._command("EVAL", _AGREE, 1, terms_key(ledger), terms, known, secrets.token_hex(8))
+        live, by = cast("list[bytes | None]", reply)  # a list of two is what the script returns
+        if live is None or by is None:
+            raise StateError("the state has lost the ledger, and with it what was charged", code=CHANGED)
+        self._terms[ledger] = by.decode()
+        return live
+
+    async def durability(self) -> str:
+        """Return why acknowledged charges may be lost; see `guard.state.redis_durability`."""
+        self._check()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                servers = [await self._may_lose(command) for command in await primaries(self._clients[0])]
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise StateError("the state cannot be reached") from error
+        return in_words(self._kind, servers)
+
+    @staticmethod
+    async def _may_lose(command: Command) -> list[str]:
+        config: dict[str, str] | None = {}
+        try:
+            for name in SETTINGS:
+                config |= await command("CONFIG GET", name)
+        except ResponseError:
+            config = None
+        info = await command("INFO", "replication")
+        return may_lose(config, int(info.get("connected_slaves", 0)))
 
     async def ping(self) -> None:
         """Return when Redis has taken a write."""
@@ -135,71 +201,43 @@ class RedisState:
     async def aclose(self) -> None:
         """Refuse new calls, wait for those in the lanes, and close the connections."""
         self._closed = True
-        await asyncio.gather(*[lane.sender for lane in self._lanes.values() if lane.sender is not None])
+        await asyncio.gather(self._charges.drained(), self._recalls.drained(), self._releases.drained())
         await asyncio.gather(*[client.aclose() for client in self._clients])
 
     def _check(self) -> None:
         if self._closed:
             raise StateError("the state has been closed")
 
-    async def _through(self, ledger: str, call: _Call) -> Receipt | None:
-        """Put a call in its ledger's lane and wait for its reply."""
-        self._check()
-        if self._waiting >= self._max_waiting:
-            raise StateError("too many requests wait for the state")
-        self._waiting += 1
-        lane = self._lanes.setdefault(ledger, _Lane())
-        lane.waiting.append(call)
-        if lane.sender is None:
-            lane.sender = asyncio.get_running_loop().create_task(self._send(lane))
-        return await call.done
-
-    async def _send(self, lane: _Lane) -> None:
-        """Send batch after batch until nobody waits."""
-        batch: list[_Call] = []
-        message = "the state stopped answering"
-        try:
-            while lane.waiting:
-                batch = self._take(lane)
-                numbers = iter(orjson.loads(await self._settle(batch)))
-                for call in batch:
-                    receipt = _receipt(call, numbers)
-                    if not call.done.done():
-                        call.done.set_result(receipt)
-        except StateError as error:
-            message = error.message
-        finally:
-            lane.sender = None
-            # Refused with it are those who wait behind it, so that an outage does not make a queue of timeouts.
-            self._waiting -= len(lane.waiting)
-            for call in (*batch, *lane.waiting):
-                if not call.done.done():
-                    call.done.set_exception(StateError(message))
-            lane.waiting.clear()
-
-    def _take(self, lane: _Lane) -> list[_Call]:
-        """Take the next batch, bounded in calls and in digests; at least one call."""
-        batch = [lane.waiting.popleft()]
-        weight = batch[0].weight()
-        while lane.waiting and len(batch) < _CALLS_A_BATCH:
-            weight += lane.waiting[0].weight()
-            if weight > _DIGESTS_A_BATCH:
-                break
-            batch.append(lane.waiting.popleft())
-        self._waiting -= len(batch)
-        return batch
-
-    async def _settle(self, batch: list[_Call]) -> bytes:
+    async def _settle(self, ledger: str, batch: list[_Call]) -> list[Receipt | StateError | None]:
+        """Run the script on a batch of charges and refunds."""
         keys = [key for call in batch for key in call.keys]
+        known = ""
+        if any(call.journalled for call in batch):
+            keys.append(terms_key(ledger))
+            known = self._terms.get(ledger, _NO_TERMS)
         numbers = orjson.dumps([call.numbers for call in batch])
         digests = b"".join([digest for call in batch for claim in call.digests for digest in claim])
         try:
-            return await self._command("EVALSHA", _SHA, len(keys), *keys, numbers, digests)
+            reply = await self._command("EVALSHA", _SHA, len(keys), *keys, numbers, digests, known)
         except _UnknownScriptError:
             # It did not run: sending it once more, in full, charges nothing twice.
-            return await self._command("EVAL", _SCRIPT, len(keys), *keys, numbers, digests)
+            reply = await self._command("EVAL", _SCRIPT, len(keys), *keys, numbers, digests, known)
+        figures = iter(orjson.loads(reply))
+        return [_receipt(call, figures) for call in batch]
 
-    async def _command(self, *args: bytes | str | int) -> bytes:
+    async def _read(self, ledger: str, batch: list[list[int]]) -> list[list[bytes | None]]:
+        """Read the slots of several recalls at once."""
+        held = iter(await self._command("HMGET", memo_key(ledger), *[slot for slots in batch for slot in slots]))
+        return [[next(held) for _ in slots] for slots in batch]
+
+    async def _keep(self, ledger: str, batch: list[dict[int, bytes]]) -> list[None]:
+        """Write the slots of several calls at once."""
+        await self._command(
+            "HSET", memo_key(ledger), *[part for slots in batch for pair in slots.items() for part in pair]
+        )
+        return [None] * len(batch)
+
+    async def _command(self, *args: bytes | str | int) -> Any:  # Any: the reply's type depends on the command
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._clients[0].execute_command(*args)
@@ -213,7 +251,11 @@ class _UnknownScriptError(StateError):
     """The server has not seen `charge.lua` since it started."""
 
 
-def _receipt(call: _Call, numbers: Iterator[int]) -> Receipt | None:
+def _bytes_of(slots: dict[int, bytes]) -> int:
+    return sum(map(len, slots.values()))
+
+
+def _receipt(call: _Call, numbers: Iterator[int]) -> Receipt | StateError | None:
     """Read one call's part of the reply."""
     if call.numbers[0]:
         return None
@@ -227,30 +269,7 @@ def _receipt(call: _Call, numbers: Iterator[int]) -> Receipt | None:
         charged.append(Spend(next(numbers), next(numbers)))
         claimed = next(digests) if charge.digests is not None else ()
         fresh.append(tuple([claimed[next(numbers)] for _ in range(next(numbers))]))
+    if admission == _CHANGED:
+        return StateError("the ledger's terms have changed", code=CHANGED)
     which = None if binding < 0 else binding
     return Receipt(_ADMISSIONS[admission], which, tuple(spends), tuple(charged), tuple(fresh))
-
-
-def _key(kind: str, ledger: str, charge: Charge, now_s: float) -> str:
-    """Name a counter (`c`) or a set of digests (`d`).
-
-    >>> from guard.model.ledger import Charge
-    >>> _key("c", "digits", Charge("rows/client", "client:a", 60, 10, 1), 125.0)
-    'guard:{digits}:c|rows/client|client:a|60|2'
-    """
-    names = f"{_short(charge.budget)}|{_short(charge.scope)}"
-    return f"guard:{{{_short(ledger)}}}:{kind}|{names}|{charge.window_s}|{charge.window(now_s)}"
-
-
-def _short(name: str) -> str:
-    """Escape a name; a long one is replaced by its hash, behind a % that no escaped name begins with so."""
-    text = escaped(name)
-    return text if len(text) <= _LONGEST_NAME else f"%sha256-{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _ttl_ms(charge: Charge, now_s: float) -> int:
-    """Return how long the keys of the window of `now_s` live; 0 for ever."""
-    if not charge.window_s:
-        return 0
-    end_s = (charge.window(now_s) + 1) * charge.window_s
-    return int((end_s - now_s + _DAY_S) * 1000)

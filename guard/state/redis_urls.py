@@ -6,7 +6,9 @@ would charge twice. What is lost is refused, and the next command connects anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypedDict, cast
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
@@ -18,7 +20,6 @@ from redis.backoff import NoBackoff
 from guard.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from urllib.parse import SplitResult
 
 _SENTINEL_PORT, _REDIS_PORT = 26379, 6379
@@ -34,6 +35,9 @@ class Client(Protocol):
     def aclose(self) -> Awaitable[None]:
         """Close all connections."""
         ...
+
+
+Command = Callable[..., Awaitable[Any]]  # Any: what redis-py makes of a reply depends on the command
 
 
 class _Options(TypedDict):
@@ -58,6 +62,14 @@ def connect(url: str, timeout_s: float) -> list[Client]:
         return _connect(url, timeout_s)
     except ValueError as error:
         raise StateError(f"the {url.partition(':')[0]} URL of the state cannot be understood: {error}") from error
+
+
+async def primaries(client: Client) -> list[Command]:
+    """Return what sends a command to each server that takes writes: one, or as many as a cluster has shards."""
+    if not isinstance(client, RedisCluster):
+        return [client.execute_command]
+    await client.initialize()
+    return [partial(client.execute_command, target_nodes=node) for node in client.get_primaries()]
 
 
 def _connect(url: str, timeout_s: float) -> list[Client]:
