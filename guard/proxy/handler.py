@@ -8,24 +8,20 @@ The phases `decide` and `observe` stand in the table of failures and arrive with
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from guard.budgets.base import Budget
-from guard.engine.admit import charges, decision, digests, dimension_of
 from guard.engine.aggregate import combine
 from guard.engine.failures import Phase, outcome
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import PrivateRun, release
-from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
+from guard.errors import Denied, GuardError, InvariantError, StateError, UpstreamError
 from guard.model.client import Client
 from guard.model.exchange import Reply
-from guard.model.ledger import Admission, Charge
+from guard.model.ledger import Admission
 from guard.model.prediction import Answer
-from guard.model.queries import Queries
-from guard.policy.plan import RoutePlan
 from guard.ports import Clock, State, Upstreams
+from guard.proxy.admission import Admissions
 from guard.proxy.agreement import Agreements
 from guard.proxy.clients import RecentClients
 from guard.proxy.exchange import Exchange, Response
@@ -73,7 +69,7 @@ class Handler:
         self.marks = Marks(secret)
         self.agreements = Agreements(state)
         self.releases = Releases(state, secret, metrics)
-        self.dimensions: dict[str, int] = {}
+        self.admission = Admissions(state, secret, metrics)
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),
             ("read", self.read),
@@ -101,7 +97,7 @@ class Handler:
                         log.exception("bug in phase %s of route %s", phase, x.route.name)
                     self.count_failure(x, shown)
                     if action == "refuse":
-                        await self.refund(x, error)
+                        await self.admission.refund(x, error)
                         x.error = shown
                         x.response = error_response(shown, x.route.codec)
                         break
@@ -138,62 +134,12 @@ class Handler:
             x.body = x.route.codec.rewrite(x.reading, snapped)
 
     async def admit(self, x: Exchange) -> None:
-        """Charge every budget in one atomic step, before the model is asked."""
+        """Charge every budget in one atomic step, before the model is asked; a release that is known costs nothing."""
+        client = self.client_of(x)
         if x.route.private is not None:
             x.floors = await self.agreements.floors(x.route)
-            await self.releases.recall(x, self.client_of(x))
-        if x.route.watched and x.route.binding:
-            # Side by side, so that what only watches costs no second trip to the state.
-            await asyncio.gather(self.watch(x), self.bind(x))
-        elif x.route.watched:
-            await self.watch(x)
-        elif x.route.binding:
-            await self.bind(x)
-
-    async def bind(self, x: Exchange) -> None:
-        """Charge the budgets whose outcome counts."""
-        x.charges = made = self.claims(x, x.route.binding)
-        if not made:
-            return  # every release is remembered, and nothing else is counted
-        x.receipt = await self.state.charge(x.route.ledger, made, x.now_s)
-        x.labels_only = decision(x.receipt, made, x.now_s)
-
-    async def watch(self, x: Exchange) -> None:
-        """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
-        try:
-            made = self.claims(x, x.route.watched)
-            if not made:
-                return
-            receipt = await self.state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
-            if receipt.admission is not Admission.ALLOW:
-                x.metrics.refusal(made[receipt.binding or 0].budget)
-                x.metrics.verdict("deny" if receipt.admission is Admission.DENY else "label_only", "shadow")
-        except ClientError:
-            x.metrics.verdict("deny", "shadow")
-        except StateError:
-            self.metrics.state_error()
-
-    def claims(self, x: Exchange, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
-        """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
-        drawn = None if x.memo is None else x.memo.due()
-        client = self.client_of(x)
-        if not any(budget.distinct for budget in budgets):
-            return charges(budgets, client, x.rows, 0, None, drawn, x.floors)
-        queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
-        seen = digests(self.secret, queries)
-        return charges(budgets, client, x.rows, self.dimension(x.route, queries), seen, drawn, x.floors)
-
-    def dimension(self, route: RoutePlan, queries: Queries) -> int:
-        """Return a query's dimension for limits that scale with it.
-
-        Declared, or the smallest that the model has answered.
-
-        A client that pads its queries with features that the model ignores must not raise its own limit.
-        """
-        if route.inputs is not None and route.inputs.size is not None:
-            return route.inputs.size
-        asked = dimension_of(queries)
-        return min(asked, self.dimensions.get(route.ledger, asked))
+            await self.releases.recall(x, client)
+        await self.admission.admit(x, client)
 
     async def forward(self, x: Exchange) -> None:
         """Ask the model: what was read in enforce, what was sent in shadow; nothing when the answer is remembered."""
@@ -226,8 +172,7 @@ class Handler:
         if x.answer.rows > x.rows:
             raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
         if x.route.scales:
-            asked = dimension_of(x.reading.queries)
-            self.dimensions[x.route.ledger] = min(asked, self.dimensions.get(x.route.ledger, asked))
+            self.admission.answered(x.route, x.reading.queries)
 
     def decoded(self, x: Exchange, reply: Reply, reading: Reading) -> Answer:
         """Decode one model's answer."""
@@ -247,10 +192,10 @@ class Handler:
         bounds = None if private is None else private.bounds
         return combine(answers, ensemble.aggregate, ensemble.quorum, bounds, x.rows)
 
-    async def release(self, x: Exchange) -> None:
+    def release(self, x: Exchange) -> Awaitable[None] | None:
         """Run the defences over the predictions; what was drawn for a privacy budget is remembered."""
         if x.answer is None or x.reading is None:
-            return
+            return None
         private = None
         if x.memo is not None and x.route.private is not None and not x.remembered:
             bounds = x.route.private.bounds if x.route.ensemble is None else None
@@ -259,21 +204,21 @@ class Handler:
         queries = x.reading.queries.answered_by(x.answer.rows)
         noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, queries, x.route.inputs)
         x.report = release(defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only, private=private)
-        await self.releases.remember(x)
+        return None if private is None else self.releases.remember(x)
 
-    async def render(self, x: Exchange) -> None:
+    def render(self, x: Exchange) -> Awaitable[None] | None:
         """Write the API's own shape again; in shadow, what the model said."""
         if x.reply is None:
-            return
+            return None
         if x.route.mode == "shadow":
             x.response = original_response(x.reply, x.active.plan.limits.answer_bytes)
-            return
+            return None
         if x.answer is None:
             raise UpstreamError("the model's answer was withheld", code="unreadable_answer")
         content_type, body = x.route.codec.render(x.answer)
         headers = [(b"content-type", content_type)] if content_type else []
         x.response = Response(200, [*headers, (b"content-length", b"%d" % len(body))], body)
-        await self.releases.remember_whole(x, x.response)
+        return None if x.memo is None else self.releases.remember_whole(x, x.response)
 
     def render_status(self, x: Exchange) -> None:
         """Answer health and readiness with the model's status and little else."""
@@ -292,17 +237,6 @@ class Handler:
             x.metrics.unreadable()
         if isinstance(error, Denied) and error.code == "budget_spent" and x.receipt is not None:
             x.metrics.refusal(x.charges[x.receipt.binding or 0].budget)
-
-    async def refund(self, x: Exchange, error: Exception) -> None:
-        """Give back what was charged, if upstream certainly never saw the request."""
-        unseen = isinstance(error, UpstreamError) and not error.reached
-        if not unseen or x.receipt is None or x.receipt.admission is Admission.DENY:
-            return
-        try:
-            await self.state.refund(x.route.ledger, x.charges, x.receipt, x.now_s)
-            x.receipt = None  # nothing of it is charged any more
-        except StateError:
-            self.metrics.state_error()
 
     def record(self, x: Exchange) -> None:
         """Count what came of it: last and always."""

@@ -16,18 +16,20 @@ from typing import Any
 
 import uvicorn
 
-from guard.errors import GuardError, StateError
+from guard.errors import StateError
+from guard.policy.plan import Plan
 from guard.policy.schema import Limits
 from guard.ports import State
 from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
 from guard.proxy.handler import Handler
+from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
 from guard.proxy.plans import Active, Plans
 from guard.proxy.protocol import bounded, sweep_forever
 from guard.proxy.secret import load_secret
 from guard.state.open import open_state
 from guard.telemetry.metrics import Metrics
-from guard.upstream.http import HttpUpstream
+from guard.upstream.ensemble import Upstreams
 
 log = logging.getLogger("guard")
 
@@ -65,7 +67,7 @@ class Settings:
     """Where things listen and live; none of it is policy.
 
     Args:
-        upstream: URL of the model server.
+        upstreams: (name, URL) of every model server; one alone may have an empty name.
         listen: (host, port) of the data listener; port 0 takes a free one.
         admin: (host, port) of the admin listener, or None for none.
         state: `memory:`, `sqlite:PATH` or `redis://...`.
@@ -75,7 +77,7 @@ class Settings:
         test_clock: file that moves the wall clock, for the self-test; None in production.
     """
 
-    upstream: str
+    upstreams: tuple[tuple[str, str], ...]
     listen: tuple[str, int]
     admin: tuple[str, int] | None
     state: str
@@ -95,14 +97,14 @@ async def serve(settings: Settings) -> None:
     """
     metrics = Metrics()
     active = settings.load()
+    check_models(active.plan, len(settings.upstreams))
 
     def reloaded(ok: bool, message: str) -> None:
         _reloaded(metrics, plans, ok, message)
-        limits = plans.current.plan.limits
-        upstream.bound(limits.concurrency, limits.answer_bytes)
-        config.timeout_graceful_shutdown = drain_s(limits)
+        adjust(upstream, plans.current.plan)
+        config.timeout_graceful_shutdown = drain_s(plans.current.plan.limits)
 
-    plans = Plans(settings.load, reloaded, active)
+    plans = Plans(settings.load, reloaded, active, lambda plan: _accept(plan, upstream, handler))
     metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
     for warning in active.plan.warnings:
         log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
@@ -112,16 +114,13 @@ async def serve(settings: Settings) -> None:
     listener = bind(*settings.listen)
     admin_listener = bind(*settings.admin) if settings.admin is not None else None
     state = open_state(settings.state)
-    limits = active.plan.limits
-    upstream = HttpUpstream(
-        settings.upstream, max_connections=limits.concurrency, max_response_bytes=limits.answer_bytes
-    )
+    upstream = open_upstreams(settings.upstreams, active.plan)
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
     handler = Handler(state, upstream, clock, secret, metrics, clients)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
-    config.timeout_graceful_shutdown = drain_s(limits)
+    config.timeout_graceful_shutdown = drain_s(active.plan.limits)
     server = Listener(config)
     servers = [server.serve(sockets=[listener])]
     stop = [server]
@@ -130,7 +129,7 @@ async def serve(settings: Settings) -> None:
         from guard.proxy.admin import admin_app  # noqa: PLC0415
 
         async def ready() -> bool | str:
-            return await upstream_ready(upstream, plans)
+            return await upstream_ready(upstream, plans.current.plan)
 
         page = Listener(uvicorn.Config(admin_app(plans, metrics, state, ready, clients, token=None), **COMMON))
         page.config.timeout_graceful_shutdown = 1
@@ -145,7 +144,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(sweep_forever(server.server_state.connections)),
     ]
     try:
-        await _settle(state)
+        await _settle(state, handler, active.plan)
         # What start-up made stays; collections need not walk it again.
         gc.collect()
         gc.freeze()
@@ -158,10 +157,20 @@ async def serve(settings: Settings) -> None:
         await state.aclose()
 
 
-async def _settle(state: State) -> None:
-    """Tell early when the state is out of reach; requests fail closed until it comes back."""
+async def _accept(plan: Plan, upstream: Upstreams, handler: Handler) -> None:
+    check_models(plan, len(upstream.names))
+    await handler.agreements.check(plan.routes)
+
+
+async def _settle(state: State, handler: Handler, plan: Plan) -> None:
+    """Tell early when the state is out of reach, requests fail closed until it comes back; or when ledgers disagree.
+
+    Raises:
+        PolicyError: a ledger was begun under other terms.
+    """
     try:
         await state.ping()
+        await handler.agreements.check(plan.routes)
     except StateError as error:
         log.warning("state is out of reach: %s", error.message)
 
@@ -233,23 +242,3 @@ def _reloaded(metrics: Metrics, plans: Plans, ok: bool, message: str) -> None:
         log.info("policy %s in force, digest %s", plan.name, plan.digest[:12])
     else:
         log.error("policy not reloaded, the old one stays in force: %s", message)
-
-
-async def upstream_ready(upstream: HttpUpstream, plans: Plans) -> bool | str:
-    """Ask the model whether it is ready: True, or why it is not."""
-    endpoint = next(
-        (
-            o.endpoint
-            for r in plans.current.plan.routes
-            for o in r.endpoints
-            if o.endpoint.access == "status" and "{" not in o.endpoint.template
-        ),
-        None,
-    )
-    target = endpoint.template.encode() if endpoint is not None else b"/"
-    try:
-        reply = await upstream.send(b"GET", target, [], b"", 2.0)
-    except GuardError as error:
-        return error.message
-    # Any answer shows that a server is there; a health endpoint must also say that it is well.
-    return True if endpoint is None or reply.status < 500 else f"the model answers {reply.status}"

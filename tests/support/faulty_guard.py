@@ -9,7 +9,7 @@ from typing import Any
 
 from guard.cli.main import main
 from guard.model.domain import Inputs
-from guard.proxy import handler
+from guard.proxy import admission
 from guard.wire import rows
 
 
@@ -34,13 +34,13 @@ def second_copy_unrounded() -> None:
 
 def requests_counted_for_rows() -> None:
     """A batch costs as much as one row."""
-    charges = handler.charges
+    charges = admission.charges
 
-    def one(budgets: Any, client: Any, count: int, dimension: int, seen: Any) -> Any:  # Any: passed through
+    def one(budgets: Any, client: Any, count: int, dimension: int, seen: Any, *rest: Any) -> Any:  # Any: passed through
         del count
-        return charges(budgets, client, 1, dimension, seen if seen is None else seen[:1])
+        return charges(budgets, client, 1, dimension, seen if seen is None else seen[:1], *rest)
 
-    handler.charges = one
+    admission.charges = one
 
 
 FAULTS: dict[str, Callable[[], None]] = {

@@ -1,0 +1,112 @@
+"""Charging one request's budgets, and giving back what a model certainly never saw."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from guard.engine.admit import charges, decision, digests, dimension_of
+from guard.errors import ClientError, StateError, UpstreamError
+from guard.model.ledger import Admission
+from guard.model.queries import Queries
+
+if TYPE_CHECKING:
+    from guard.budgets.base import Budget
+    from guard.model.client import Client
+    from guard.model.ledger import Charge
+    from guard.policy.plan import RoutePlan
+    from guard.ports import State
+    from guard.proxy.exchange import Exchange
+    from guard.telemetry.metrics import Metrics
+
+
+class Admissions:
+    """Charges budgets: those whose outcome counts, and beside them those that only watch.
+
+    Args:
+        state: the ledgers.
+        secret: keys the queries' digests.
+        metrics: counts a state that is out of reach.
+    """
+
+    def __init__(self, state: State, secret: bytes, metrics: Metrics) -> None:
+        self._state = state
+        self._secret = secret
+        self._metrics = metrics
+        self._dimensions: dict[str, int] = {}
+
+    async def admit(self, x: Exchange, client: Client) -> None:
+        """Charge every budget of the request in one atomic step.
+
+        Raises:
+            Denied: 429, a budget is spent.
+            ClientError: 413, the batch can never fit.
+            StateError: the state is out of reach.
+        """
+        if x.route.watched and x.route.binding:
+            # Side by side, so that what only watches costs no second trip to the state.
+            await asyncio.gather(self._watch(x, client), self._bind(x, client))
+        elif x.route.watched:
+            await self._watch(x, client)
+        elif x.route.binding:
+            await self._bind(x, client)
+
+    async def _bind(self, x: Exchange, client: Client) -> None:
+        """Charge the budgets whose outcome counts."""
+        x.charges = made = self._claims(x, client, x.route.binding)
+        if not made:
+            return  # every release is remembered, and nothing else is counted
+        x.receipt = await self._state.charge(x.route.ledger, made, x.now_s)
+        x.labels_only = decision(x.receipt, made, x.now_s)
+
+    async def _watch(self, x: Exchange, client: Client) -> None:
+        """Charge the budgets that are in shadow on an enforcing route; count what they would do, refuse nothing."""
+        try:
+            made = self._claims(x, client, x.route.watched)
+            if not made:
+                return
+            receipt = await self._state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
+            if receipt.admission is not Admission.ALLOW:
+                x.metrics.refusal(made[receipt.binding or 0].budget)
+                x.metrics.verdict("deny" if receipt.admission is Admission.DENY else "label_only", "shadow")
+        except ClientError:
+            x.metrics.verdict("deny", "shadow")
+        except StateError:
+            self._metrics.state_error()
+
+    def _claims(self, x: Exchange, client: Client, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
+        """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
+        drawn = None if x.memo is None else x.memo.due()
+        if not any(budget.distinct for budget in budgets):
+            return charges(budgets, client, x.rows, 0, None, drawn, x.floors)
+        queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
+        seen = digests(self._secret, queries)
+        return charges(budgets, client, x.rows, self._dimension(x.route, queries), seen, drawn, x.floors)
+
+    def _dimension(self, route: RoutePlan, queries: Queries) -> int:
+        """Return a query's dimension for limits that scale with it.
+
+        Declared, or the smallest that the model has answered.
+
+        A client that pads its queries with features that the model ignores must not raise its own limit.
+        """
+        if route.inputs is not None and route.inputs.size is not None:
+            return route.inputs.size
+        asked = dimension_of(queries)
+        return min(asked, self._dimensions.get(route.ledger, asked))
+
+    def answered(self, route: RoutePlan, queries: Queries) -> None:
+        """Note the dimension of queries that the model has answered."""
+        asked = dimension_of(queries)
+        self._dimensions[route.ledger] = min(asked, self._dimensions.get(route.ledger, asked))
+
+    async def refund(self, x: Exchange, error: Exception) -> None:
+        """Give back what was charged, if upstream certainly never saw the request."""
+        unseen = isinstance(error, UpstreamError) and not error.reached
+        if not unseen or x.receipt is None or x.receipt.admission is Admission.DENY:
+            return
+        try:
+            await self._state.refund(x.route.ledger, x.charges, x.receipt, x.now_s)
+            x.receipt = None  # nothing of it is charged any more
+        except StateError:
+            self._metrics.state_error()
