@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from guard.cli.common import add_option, fail
+from guard.cli.upstreams import Models, add_upstreams, upstreams_of
 from guard.errors import GuardError, PolicyError, UpstreamError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_option(parser, "--policy", help="policy file or preset")
     add_option(parser, "--api", help="the API of routes that name none (default: open_inference)")
-    add_option(parser, "--upstream", help="URL of the model server")
+    add_upstreams(parser)
     add_option(parser, "--state", default="sqlite:guard.db", help="as for serve (default: %(default)s)")
     add_option(parser, "--secret-file", default=None, help="as for serve")
     add_option(parser, "--admin", default="off", help="admin address of a running Guard, to look at its clients")
@@ -81,8 +82,12 @@ def run(args: argparse.Namespace) -> int:
 
         print_problems(error)
         return 2
+    try:
+        models = upstreams_of(args)
+    except (ValueError, OSError) as error:
+        return fail(str(error), code=2)
     admin = None if args.admin == "off" else str(args.admin)
-    findings = asyncio.run(examine(active, args.upstream, args.state, args.secret_file, admin))
+    findings = asyncio.run(examine(active, models, args.state, args.secret_file, admin))
     out = Console(highlight=False)
     for finding in findings:
         out.print(f"{_MARKS[finding.level]}  [bold]{finding.what}[/bold]: {escape(finding.message)}", soft_wrap=True)
@@ -91,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def examine(
-    active: Active, upstream: str | None, state: str, secret_file: str | None, admin: str | None = None
+    active: Active, models: Models, state: str, secret_file: str | None, admin: str | None = None
 ) -> list[Finding]:
     """Look at everything; returns one finding or more for each thing."""
     plan = active.plan
@@ -102,8 +107,8 @@ async def examine(
     findings += [Finding("warn", "identity", warning) for warning in active.identity.warnings]
     findings += secret_findings(state, secret_file)
     looks: list[Callable[[], Coroutine[None, None, list[Finding]]]] = [lambda: state_findings(state)]
-    if upstream:
-        looks += [lambda: upstream_findings(upstream), lambda: around_findings(upstream)]
+    if models:
+        looks.append(lambda: models_findings(active, models))
     else:
         findings.append(Finding("warn", "upstream", "not looked at: --upstream is missing"))
     if admin:
@@ -169,6 +174,30 @@ def redacted(url: str) -> str:
     """Return a URL without its password."""
     parts = urlsplit(url)
     return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+
+
+async def models_findings(active: Active, models: Models) -> list[Finding]:
+    """The policy fits the number of models; each is looked at, and of several only what is amiss is told of each."""
+    from guard.proxy.models import check_models, quorum_of
+
+    findings: list[Finding] = []
+    try:
+        check_models(active.plan, len(models))
+    except PolicyError as error:
+        findings += [Finding("fail", "policy", f"{p.path}: {p.message}; {p.hint}") for p in error.problems]
+    looked = await asyncio.gather(*[upstream_findings(url) for _, url in models])
+    around = await asyncio.gather(*[around_findings(url) for _, url in models])
+    if len(models) == 1:
+        return [*findings, *looked[0], *around[0]]
+    answering = sum(found[0].level == "ok" for found in looked)
+    quorum = quorum_of(active.plan)
+    level: Level = "ok" if answering == len(models) else "warn" if answering >= quorum else "down"
+    findings.append(Finding(level, "upstream", f"{answering} of {len(models)} models answer, quorum {quorum}"))
+    for (name, _), found in zip(models, looked, strict=True):
+        amiss = [finding for finding in found if finding.level != "ok"]
+        findings += [Finding("warn", finding.what, f"{name}: {finding.message}") for finding in amiss]
+    # What is said of one machine is said once.
+    return [*findings, *dict.fromkeys(finding for found in around for finding in found)]
 
 
 async def upstream_findings(url: str) -> list[Finding]:

@@ -9,9 +9,9 @@ import os
 import sys
 from errno import EADDRINUSE
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from guard.cli.common import add_option, fail
+from guard.cli.upstreams import add_upstreams, check_own, shown, upstreams_of
 from guard.errors import GuardError, PolicyError, StateError
 
 HELP = "stand in front of a model and harden every answer by policy"
@@ -19,6 +19,7 @@ EPILOG = """examples:
   guard serve --policy balanced --api open_inference --upstream http://127.0.0.1:8080
   guard serve --policy policy.yaml --upstream http://model:8080 --listen 0.0.0.0:9000 --state redis://redis:6379
   guard serve --policy observe --api mlflow --upstream http://127.0.0.1:5000    # changes nothing, counts everything
+  guard serve --policy ensemble.yaml --upstream a=http://10.0.0.1:8080 --upstream b=http://10.0.0.2:8080
 
 One process is one core; more cores are more replicas on one Redis. SIGHUP reloads the policy, SIGTERM drains.
 """
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser, "--api", help="the API of routes that name none: open_inference, mlflow, ... (default: open_inference)"
     )
-    add_option(parser, "--upstream", help="URL of the model server, such as http://127.0.0.1:8080")
+    add_upstreams(parser)
     add_option(parser, "--listen", default="127.0.0.1:9000", help="address of the data listener (default: %(default)s)")
     add_option(
         parser,
@@ -60,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    if not args.policy or not args.upstream:
+    try:
+        models = upstreams_of(args)
+    except (ValueError, OSError) as error:
+        return fail(str(error), code=2)
+    if not args.policy or not models:
         missing = "--policy" if not args.policy else "--upstream"
         return fail(f"{missing} is missing", hint="for a first try: guard demo", code=2)
     # Imported here so that `guard --help` stays instant.
@@ -71,16 +76,16 @@ def run(args: argparse.Namespace) -> int:
         listen = address(args.listen, "--listen")
         admin = None if args.admin == "off" else address(args.admin, "--admin")
         _check_admin(admin)
-        _check_upstream(args.upstream, listen)
+        check_own(models, listen)
     except ValueError as error:
         return fail(str(error), code=2)
 
     def ready(data: tuple[str, int], page: tuple[str, int] | None) -> None:
-        shown = f", admin on http://{join(page)}" if page else ""
-        print(f"guard: {args.upstream} is guarded on http://{join(data)}{shown}", file=sys.stderr, flush=True)
+        admins = f", admin on http://{join(page)}" if page else ""
+        print(f"guard: {shown(models)} is guarded on http://{join(data)}{admins}", file=sys.stderr, flush=True)
 
     settings = Settings(
-        upstream=args.upstream,
+        upstreams=models,
         listen=listen,
         admin=admin,
         state=args.state,
@@ -134,15 +139,3 @@ def join(pair: tuple[str, int]) -> str:
 def _check_admin(admin: tuple[str, int] | None) -> None:
     if admin is not None and admin[0] not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError("--admin shows policies and clients to whoever reaches it, so it listens on loopback only")
-
-
-def _check_upstream(upstream: str, listen: tuple[str, int]) -> None:
-    parts = urlsplit(upstream)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
-        raise ValueError(f"--upstream must be http://HOST:PORT or https://HOST:PORT, got {upstream}")
-    if (parts.hostname, port) == listen:
-        raise ValueError("--upstream is Guard's own --listen address: requests would go round in circles")

@@ -42,7 +42,6 @@ class Upstreams:
         max_response_bytes: bound of the replies' bodies to one request, all models together; each may take its share,
             and 256 KiB in any case.
         quorum: how many must answer for the whole to be ready: what `send` asks for.
-        most_connections: bound of open connections to all models together; None for none.
 
     Raises:
         PolicyError: a URL is not usable.
@@ -55,14 +54,14 @@ class Upstreams:
         max_connections: int = 256,
         max_response_bytes: int = 32 * 1024 * 1024,
         quorum: int = 1,
-        most_connections: int | None = None,
     ) -> None:
         self.names = tuple(name for name, _ in models)
         self.quorum = quorum
-        self._most_connections = most_connections
         self._told_at = -_TOLD_EVERY_S
-        connections, size = self._shares(max_connections, max_response_bytes)
-        self._models = [HttpUpstream(url, max_connections=connections, max_response_bytes=size) for _, url in models]
+        size = self._share(max_response_bytes)
+        self._models = [
+            HttpUpstream(url, max_connections=max_connections, max_response_bytes=size) for _, url in models
+        ]
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Reply:
         """Send one request to the only model and return its reply; of several, the first good one once `quorum` are in.
@@ -135,19 +134,15 @@ class Upstreams:
 
     def bound(self, max_connections: int, max_response_bytes: int) -> None:
         """Put other bounds in force: for every exchange that begins from now on."""
-        connections, size = self._shares(max_connections, max_response_bytes)
         for model in self._models:
-            model.bound(connections, size)
+            model.bound(max_connections, self._share(max_response_bytes))
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail."""
         await asyncio.gather(*[model.aclose() for model in self._models])
 
-    def _shares(self, max_connections: int, max_response_bytes: int) -> tuple[int, int]:
-        count = len(self.names)
-        if self._most_connections is not None:
-            max_connections = max(1, min(max_connections, self._most_connections // count))
-        return max_connections, max(max_response_bytes // count, min(max_response_bytes, _LEAST_SHARE_BYTES))
+    def _share(self, size: int) -> int:
+        return max(size // len(self.names), min(size, _LEAST_SHARE_BYTES))
 
     def _tell(self, now: float, failures: dict[int, str]) -> None:
         """Log which models fail: one line a minute at most, for clients must not fill the log."""

@@ -74,15 +74,16 @@ def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path, timeou
 
 @contextlib.contextmanager
 def guard(
-    policy: Path | str, upstream: str, folder: Path, *options: str, env: dict[str, str] | None = None
+    policy: Path | str, upstream: str | None, folder: Path, *options: str, env: dict[str, str] | None = None
 ) -> Generator[Guard]:
-    """Run `guard serve` on free ports."""
+    """Run `guard serve` on free ports, before one model, several (NAME=URL apart by spaces), or what `options` name."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "guard.log"
-    command = [sys.executable, "-m", "guard", "serve", "--policy", str(policy), "--upstream", upstream]
+    command = [sys.executable, "-m", "guard", "serve", "--policy", str(policy)]
     command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     if "--state" not in options:
         command += ["--state", f"sqlite:{folder / 'guard.db'}"]
+    env = {**(env or {}), **({"GUARD_UPSTREAM": upstream} if upstream else {})}
     with process([*command, *options], log, env) as running:
         yield Guard(running, log)
 

@@ -85,6 +85,27 @@ def test_a_model_that_does_not_answer_is_exit_3(tmp_path: Path, capsys: pytest.C
     assert "down  upstream: http://127.0.0.1:" in capsys.readouterr().out
 
 
+def test_of_an_ensemble_it_names_the_models_that_do_not_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = "version: 1\nroutes: [{api: open_inference, ensemble: {aggregate: mean, quorum: 2}}]\n"
+    with answering() as a, answering(apart_s=3600) as b:
+        models = [f"a=http://127.0.0.1:{a}", f"b=http://127.0.0.1:{b}", f"c=http://127.0.0.1:{free_port()}"]
+        options = [word for url in models for word in ("--upstream", url)]
+        assert doctor(tmp_path, *options, policy=policy) == 0
+        out = capsys.readouterr().out
+        assert "warn  upstream: 2 of 3 models answer, quorum 2" in out
+        assert "warn  upstream: c: " in out
+        assert "warn  clock: b: " in out
+        assert out.count("around: ") == 1
+        assert doctor(tmp_path, *options, policy=policy.replace("quorum: 2", "quorum: 3")) == 3
+        assert "down  upstream: 2 of 3 models answer, quorum 3" in capsys.readouterr().out
+        assert doctor(tmp_path, *options, policy=policy.replace("quorum: 2", "quorum: 4")) == 3
+        assert "needs the answers of 4 models; --upstream names 3" in capsys.readouterr().out
+        assert doctor(tmp_path, *options[:4]) == 1
+        assert "asks one model, and --upstream names 2" in capsys.readouterr().out
+
+
 def test_a_url_that_is_none_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(tmp_path, "--upstream", "model:8080") == 2
     assert "http://" in capsys.readouterr().err

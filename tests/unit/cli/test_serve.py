@@ -14,6 +14,7 @@ import pytest
 from guard.cli.main import main
 from guard.cli.serve import address, join
 from tests.support.clients import admin
+from tests.support.model import model
 from tests.support.processes import ROOT, free_port, guard
 
 
@@ -48,7 +49,8 @@ def test_addresses_are_written_as_they_are_read() -> None:
     assert join(("127.0.0.1", 9000)) == "127.0.0.1:9000"
 
 
-BASE = ["--policy", "observe", "--api", "mlflow", "--upstream", "http://127.0.0.1:1", "--state", "memory:"]
+NO_MODEL = ["--policy", "observe", "--api", "mlflow", "--state", "memory:"]
+BASE = [*NO_MODEL, "--upstream", "http://127.0.0.1:1"]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +60,15 @@ BASE = ["--policy", "observe", "--api", "mlflow", "--upstream", "http://127.0.0.
         (["--policy", "observe"], 2, "--upstream is missing"),
         ([*BASE, "--listen", "9000"], 2, "--listen must be HOST:PORT"),
         ([*BASE, "--admin", "0.0.0.0:9001"], 2, "loopback only"),
-        ([*BASE, "--upstream", "127.0.0.1:8080"], 2, "--upstream must be http://"),
-        ([*BASE, "--upstream", "ftp://model"], 2, "--upstream must be http://"),
-        ([*BASE, "--upstream", "http://127.0.0.1:9000"], 2, "round in circles"),
-        ([*BASE, "--upstream", "https://127.0.0.1", "--listen", "127.0.0.1:443"], 2, "round in circles"),
-        ([*BASE, "--upstream", "http://127.0.0.1", "--listen", "127.0.0.1:80"], 2, "round in circles"),
+        ([*NO_MODEL, "--upstream", "127.0.0.1:8080"], 2, "--upstream must be http://"),
+        ([*NO_MODEL, "--upstream", "ftp://model"], 2, "--upstream must be http://"),
+        ([*NO_MODEL, "--upstream", "http://127.0.0.1:9000"], 2, "round in circles"),
+        ([*NO_MODEL, "--upstream", "https://127.0.0.1", "--listen", "127.0.0.1:443"], 2, "round in circles"),
+        ([*NO_MODEL, "--upstream", "http://127.0.0.1", "--listen", "127.0.0.1:80"], 2, "round in circles"),
+        ([*NO_MODEL, "--upstream", "a=http://127.0.0.1:1", "--upstream", "b=http://localhost:9000"], 2, "in circles"),
+        ([*NO_MODEL, "--upstream", "http://127.0.0.1:1", "--upstream", "b=http://127.0.0.1:2"], 2, "needs a name"),
+        ([*NO_MODEL, "--upstream", "a=http://127.0.0.1:1", "--upstream", "b=http://127.0.0.1:2"], 2, "asks one model"),
+        ([*NO_MODEL, "--upstream-file", "/nowhere"], 2, "/nowhere"),
         ([*BASE, "--policy", "balancd"], 2, "balanced"),
         ([*BASE, "--api", "mlflw"], 2, "mlflow"),
     ],
@@ -72,6 +78,19 @@ def test_what_it_does_not_start_with(
 ) -> None:
     assert main(["serve", *arguments]) == code
     assert told in capsys.readouterr().err
+
+
+def test_a_quorum_of_more_models_than_there_are_is_a_bad_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nroutes: [{name: votes, api: mlflow, ensemble: {aggregate: vote, quorum: 3}}]\n")
+    models = ["--upstream", "a=http://127.0.0.1:1", "--upstream", "b=http://127.0.0.1:2"]
+    options = ["--listen", "127.0.0.1:0", "--admin", "off"]
+    assert main(["serve", *NO_MODEL, *models, "--policy", str(policy), *options]) == 2
+    told = capsys.readouterr().err
+    assert "route votes needs the answers of 3 models" in told
+    assert "--upstream names 2" in told
 
 
 def test_a_state_or_secret_that_cannot_be_used_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +130,35 @@ def test_without_an_admin_listener_there_is_none(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(20) == 0
     assert "admin" not in log.read_text()
+
+
+def test_a_reload_that_the_models_do_not_fit_leaves_the_old_policy_in_force(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = "version: 1\nname: {}\nroutes: [{{api: mlflow, ensemble: {{aggregate: mean, quorum: {}}}}}]\n"
+    policy.write_text(text.format("first", 2))
+    models = "a=http://127.0.0.1:1 b=http://127.0.0.1:2,c=http://127.0.0.1:3"
+    with guard(policy, models, tmp_path) as running:
+        assert "an ensemble of 3 models is guarded on" in running.log.read_text()
+        policy.write_text(text.format("second", 4))
+        refused = admin(running, "/reload", post=True)
+        assert refused.status == 409
+        assert "needs the answers of 4 models" in refused.json["problems"][0]
+        policy.write_text(text.format("third", 3))
+        assert admin(running, "/reload", post=True).json["name"] == "third"
+
+
+def test_readiness_names_the_models_that_do_not_answer(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nroutes: [{api: open_inference, ensemble: {aggregate: mean, quorum: 2}}]\n")
+    with model(tmp_path) as one, model(tmp_path / "b") as two:
+        models = tmp_path / "models"
+        models.write_text(f"# three\na={one.url}\nb={two.url}\nc=http://127.0.0.1:{free_port()} # gone\n")
+        with guard(policy, None, tmp_path, "--upstream-file", str(models)) as running:
+            assert admin(running, "/readyz").status == 200
+            policy.write_text(policy.read_text().replace("quorum: 2", "quorum: 3"))
+            assert admin(running, "/reload", post=True).status == 200
+            why = admin(running, "/readyz").json["checks"]["upstream"]["why"]
+            assert why == "2 of 3 models answer; not c (upstream cannot be reached); quorum 3"
 
 
 def test_warnings_of_the_policy_are_told_at_start_up(tmp_path: Path) -> None:

@@ -1,18 +1,14 @@
-"""Putting it together: sockets, signals, and what the admin page is told of the model."""
+"""Putting it together: sockets and signals."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
-from guard.proxy.load import load_active
-from guard.proxy.plans import Plans
-from guard.proxy.server import bind, upstream_ready
-from guard.upstream.http import HttpUpstream
+from guard.proxy.server import bind
 from tests.support.clients import admin, infer, under_way, until
 from tests.support.model import model
 from tests.support.processes import free_port, guard
@@ -28,46 +24,6 @@ def test_both_families_are_bound() -> None:
         assert (four.family, four.getblocking()) == (socket.AF_INET, False)
     with bind("::1", 0) as six:
         assert six.family == socket.AF_INET6
-
-
-def plans(folder: Path, route: str) -> Plans:
-    path = folder / "policy.yaml"
-    path.write_text(f"version: 1\nroutes: [{route}]\n")
-    return Plans(lambda: load_active(path, api=None, env={}), lambda _ok, _message: None)
-
-
-@pytest.mark.parametrize(
-    "route",
-    [
-        "{api: open_inference}",
-        '{api: json, match: {path: /p}, select: {scores: "$.y"}}',
-    ],
-)
-async def test_a_model_is_ready_when_its_health_endpoint_or_anything_answers(route: str, tmp_path: Path) -> None:
-    with model(tmp_path) as running:
-        upstream = HttpUpstream(running.url)
-        assert await upstream_ready(upstream, plans(tmp_path, route)) is True
-        await upstream.aclose()
-    gone = HttpUpstream(f"http://127.0.0.1:{free_port()}")
-    why = await upstream_ready(gone, plans(tmp_path, route))
-    assert isinstance(why, str)
-    assert "127.0.0.1" not in why
-    await gone.aclose()
-
-
-async def test_a_model_whose_health_endpoint_fails_is_not_ready(tmp_path: Path) -> None:
-    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
-
-    async with await asyncio.start_server(fail, "127.0.0.1", 0) as server:
-        upstream = HttpUpstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        assert await upstream_ready(upstream, plans(tmp_path, "{api: mlflow}")) == "the model answers 503"
-        found = await upstream_ready(upstream, plans(tmp_path, '{api: json, match: {path: /p}, select: {scores: "$"}}'))
-        assert found is True
-        await upstream.aclose()
 
 
 def test_a_state_out_of_reach_is_told_at_start_up_and_requests_fail_closed(tmp_path: Path) -> None:
