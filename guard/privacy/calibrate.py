@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import sqrt
 
 from guard.privacy.events import Event
-from guard.privacy.filters import Filter, choose
+from guard.privacy.filters import choose
 
 LEAST_RATIO, GREATEST_RATIO = 1e-3, 1e9
 """Noise multipliers that a policy may ask for."""
@@ -35,34 +35,17 @@ def least_noise(event_of: Callable[[float], Event], epsilon: float, delta: float
     20.65
     """
 
-    def fits(filter_: Filter, event: Event) -> bool:
+    def fits(ratio: float) -> bool:
+        event = event_of(ratio)
+        filter_ = choose([event], epsilon, delta, columns)
         return answers * filter_.cost(event) <= filter_.limit(epsilon, delta)
 
-    def chosen(ratio: float) -> bool:
-        event = event_of(ratio)
-        return fits(choose([event], epsilon, delta, columns), event)
-
-    def exactly(ratio: float) -> bool:
-        event = event_of(ratio)
-        return gdp.supports(event) and fits(gdp, event)
-
-    gdp = Filter("gdp")
-    # With more noise Gaussian DP may no longer be chosen, since more answers take more off delta; with less neither, if
-    # the grid is coarse. So the least by Gaussian DP and the least by whatever is chosen both compete.
-    found = [least for least in map(_least, (exactly, chosen)) if least is not None and chosen(least)]
-    if found:
-        return min(found)
-    raise ValueError(f"no noise lets {answers:,} answers fit into epsilon {epsilon:g} at delta {delta:g}")
-
-
-def _least(test: Callable[[float], bool]) -> float | None:
-    """Return the least ratio that passes a test which all greater ones pass; None when none does."""
     low, high = LEAST_RATIO, GREATEST_RATIO
-    if not test(high):
-        return None
-    if test(low):
+    if not fits(high):
+        raise ValueError(f"no noise lets {answers:,} answers fit into epsilon {epsilon:g} at delta {delta:g}")
+    if fits(low):
         return low
     while high > low * _PRECISION:
         middle = sqrt(low * high)
-        low, high = (low, middle) if test(middle) else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high

@@ -9,12 +9,10 @@ d / grain + root(k) whole steps, with root(k) = k in L1, sqrt k in L2 and 1 in L
 of floating-point numbers themselves, each within 2^-40 of the domain's magnitude of what exact arithmetic gives (4,096
 models or columns err by less). So noise of
 
-    scale >= ratio * ((sensitivity + 2 * 2^-40 * magnitude * root(k)) / grain + root(k)) * (1 + 2^-20)
+    scale >= ratio * ((sensitivity + 2 * 2^-40 * magnitude * root(k)) / grain + root(k)) * (1 + 2^-40)
 
-whole steps is at least `ratio` times what one training record can change. The last factor is room for the rounding of
-this formula, and for the discrete Laplace: its Renyi divergence of order a at a shift of `ratio` is the continuous
-one's with 1 / (2a - 1) replaced by tanh(1/2t) / tanh((2a - 1)/2t) for t steps a scale, which from t = 2^32 and for
-orders from 1.00001 to 2^20 is less than 2^-20 of the shift more is.
+whole steps is at least `ratio` times what one training record can change; the last factor is room for the rounding of
+this formula itself.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from guard.privacy.measurement import Norm
 from guard.privacy.rejection import MOST_SCALE
 
 _FLOAT_ROOM = 2.0**-40
-_MARGIN = 1.0 + 2.0**-20
+_MARGIN = 1.0 + 2.0**-40
 _SCORE_BITS = 50
 """Scores are below 2^50 steps and noise of at most `MOST_SCALE` steps, so their sums are whole numbers in float64."""
 _SMALLEST, _GREATEST = 1e-200, 1e200
