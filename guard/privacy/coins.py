@@ -19,6 +19,7 @@ from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from guard.errors import InvariantError
 from guard.model.arrays import Bools, Floats, Ints
 
 Fresh = Callable[[int], bytes]
@@ -36,8 +37,19 @@ _WORD_TYPE = np.dtype("<u8")
 
 def words(size: int, fresh: Fresh) -> Bits:
     """Return `size` uniform words of 64 bits."""
-    # Unlike `frombuffer`, this refuses bytes that are too few.
-    return np.ndarray((size,), _WORD_TYPE, fresh(WORD // 8 * size)).astype(np.uint64, copy=False)
+    return np.ndarray((size,), _WORD_TYPE, _drawn(WORD // 8 * size, fresh)).astype(np.uint64, copy=False)
+
+
+def number(bits: int, fresh: Fresh) -> int:
+    """Return a uniform integer of `bits` bits, a multiple of 8."""
+    return int.from_bytes(_drawn(bits // 8, fresh), "big")
+
+
+def _drawn(size: int, fresh: Fresh) -> bytes:
+    data = fresh(size)
+    if len(data) != size:
+        raise InvariantError("a source of randomness gave other than what it was asked for")
+    return data
 
 
 def below(bound: int, size: int, fresh: Fresh) -> Ints:
@@ -68,7 +80,7 @@ def settle(word: int, bracket: Bracket, fresh: Fresh) -> bool:
             return True
         if word >= high:
             return False
-        word = word << bits | int.from_bytes(fresh(bits // 8), "big")
+        word = word << bits | number(bits, fresh)
         bits *= 2
 
 
@@ -115,13 +127,15 @@ def ratio(numerator: int, denominator: int) -> Bracket:
 def decaying(factor: int, divisor: int, numerator: int, denominator: int) -> Bracket:
     """Return the bracket of factor / divisor * exp(-numerator / denominator).
 
-    >>> decaying(1, 2, 1, 1)(10)
-    (187, 189)
+    >>> decaying(3, 4, 1, 1)(10)
+    (282, 283)
     """
+    # A factor above 1 widens the bracket by as many bits as it has.
+    more = factor.bit_length()
 
     def bracket(bits: int) -> tuple[int, int]:
-        low, high = exp_bracket(numerator, denominator, bits)
-        return low * factor // divisor, -(-high * factor // divisor)
+        low, high = exp_bracket(numerator, denominator, bits + more)
+        return low * factor // (divisor << more), -(-high * factor // (divisor << more))
 
     return bracket
 

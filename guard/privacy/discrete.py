@@ -157,5 +157,5 @@ def _settled(word: int, numerators: list[int], denominator: int, fresh: Fresh) -
             if ends and word * least >= left_most << bits:
                 return column
             left_most += high
-        word = word << bits | int.from_bytes(fresh(bits // 8), "big")
+        word = word << bits | coins.number(bits, fresh)
         bits *= 2

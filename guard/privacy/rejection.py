@@ -102,10 +102,10 @@ class Envelope:
 
     def _tail(self, sign: int, toss: int, fresh: Fresh) -> tuple[int, bool]:
         block = 0
-        while (word := int.from_bytes(fresh(8), "big")) == 0:
+        while (word := coins.number(coins.WORD, fresh)) == 0:
             block += coins.WORD
         block += coins.WORD - word.bit_length()
-        offset = int.from_bytes(fresh(8), "big") & ((1 << self.tail_bits) - 1)
+        offset = coins.number(coins.WORD, fresh) & ((1 << self.tail_bits) - 1)
         half = self.tail_start + (block << self.tail_bits) + offset
         if half + sign >= LIMIT:
             return 0, False
