@@ -48,6 +48,15 @@ def counter_key(ledger: str, name: Name) -> str:
     return f"guard:{{{_short(ledger)}}}:c|{_short(name.budget)}|{_short(name.scope)}|{name.window_s}|{name.window}"
 
 
+def counter_prefix(ledger: str) -> str:
+    """Return what the keys of a ledger's counters begin with.
+
+    >>> counter_prefix("digits")
+    'guard:{digits}:c|'
+    """
+    return f"guard:{{{_short(ledger)}}}:c|"
+
+
 def name_in(key: str) -> Name:
     """Return what a counter's key says; of a name that was too long, its hash.
 
@@ -94,10 +103,16 @@ def ttl_ms(charge: Charge, now_s: float) -> int:
     >>> ttl_ms(Charge("rows/client", "client:a", 60, 10, 1), 125.0)
     86455000
     """
-    if not charge.window_s:
-        return 0
-    end_s = (charge.window(now_s) + 1) * charge.window_s
-    return int((end_s - now_s + _DAY_S) * 1000)
+    return lives_ms(charge.window_s, charge.window(now_s), now_s)
+
+
+def lives_ms(window_s: int, window: int, now_s: float) -> int:
+    """Return how long the keys of a window live from now on; 0 for ever.
+
+    >>> lives_ms(60, 2, 125.0), lives_ms(0, 0, 125.0)
+    (86455000, 0)
+    """
+    return max(1, int(((window + 1) * window_s - now_s + _DAY_S) * 1000)) if window_s else 0
 
 
 def _short(name: str) -> str:

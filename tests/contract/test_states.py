@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -13,57 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guard.errors import InvariantError
-from guard.model.ledger import Admission, Charge, Receipt, Spend
+from guard.model.ledger import Admission, Charge, Entry, Receipt, Spend
 from guard.ports import State
 from guard.state.counters import forgotten_after_s
 from guard.state.open import open_state
-from guard.state.sqlite import SqliteState
-from tests.support.valkey import Valkey
+from tests.support.states import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
 ALLOW, LABEL_ONLY, DENY = Admission.ALLOW, Admission.LABEL_ONLY, Admission.DENY
 NOW_S = 1_700_000_040.0
 NOTHING = Spend(0, 0)
 DIGESTS = [bytes([i]) * 16 for i in range(6)]
-_ledgers = (f"ledger-{i}" for i in itertools.count())
-
-Opener = Callable[[str], State]
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with Valkey(tmp_path_factory.mktemp("valkey"), "--appendonly", "no") as server:
-        yield server
-
-
-@pytest.fixture(params=["memory", "sqlite", "sqlite-small", "redis"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Open a state by the name of a ledger: the same name opens the same counters again, except in memory."""
-    match str(request.param):
-        case "memory":
-            return lambda _: open_state("memory:")
-        case "sqlite":
-            return lambda ledger: open_state(f"sqlite:{tmp_path / ledger}.db")
-        case "sqlite-small":  # a mirror that never holds what is used next
-            return lambda ledger: SqliteState(f"{tmp_path / ledger}.db", max_mirrored=1)
-        case _:
-            server: Valkey = request.getfixturevalue("valkey")
-            return lambda _: open_state(server.url)
-
-
-@pytest.fixture
-def ledger() -> str:
-    return next(_ledgers)
-
-
-@pytest.fixture
-async def state(opener: Opener, ledger: str) -> AsyncIterator[State]:
-    opened = opener(ledger)
-    yield opened
-    await opened.aclose()
+_ledgers = (f"compared-{i}" for i in itertools.count())
 
 
 def rows(amount: int = 1, **changes: object) -> Charge:
@@ -241,8 +203,8 @@ async def test_ping_returns_while_the_state_can_be_written(state: State) -> None
     await state.ping()
 
 
-async def test_a_closed_state_can_be_closed_again(opener: Opener, ledger: str) -> None:
-    state = opener(ledger)
+async def test_a_closed_state_can_be_closed_again(store: Store, ledger: str) -> None:
+    state = store.open(ledger)
     await state.aclose()
     await state.aclose()
 
@@ -289,8 +251,9 @@ class Naive:
     spent: dict[object, int] = field(default_factory=dict[object, int])
     total: dict[object, int] = field(default_factory=dict[object, int])
     paid: dict[object, list[bytes]] = field(default_factory=dict[object, list[bytes]])
-    took: list[list[tuple[object, Spend, list[bytes]]]] = field(
-        default_factory=list[list[tuple[object, Spend, list[bytes]]]]
+    journal: dict[object, list[tuple[str, int, int]]] = field(default_factory=dict[object, list[tuple[str, int, int]]])
+    took: list[list[tuple[Charge, object, Spend, list[bytes]]]] = field(
+        default_factory=list[list[tuple[Charge, object, Spend, list[bytes]]]]
     )
 
     @staticmethod
@@ -322,7 +285,7 @@ class Naive:
             if worst is not DENY:
                 self.take(c, outcome, new if worst is ALLOW else None, now_s)
         spends = tuple(self.spend(c, now_s) for c in charges)
-        charged = (NOTHING,) * len(charges) if worst is DENY else tuple(taken for _, taken, _ in self.took[-1])
+        charged = (NOTHING,) * len(charges) if worst is DENY else tuple(took[2] for took in self.took[-1])
         return Receipt(worst, binding, spends, charged, tuple(tuple(f) if worst is ALLOW else () for f in fresh))
 
     def take(self, charge: Charge, outcome: Admission, new: list[bytes] | None, now_s: float) -> None:
@@ -333,22 +296,37 @@ class Naive:
             self.paid.setdefault(name, []).extend(new or [])
         self.spent[name] = self.spent.get(name, 0) + spent
         self.total[name] = self.total.get(name, 0) + total
-        self.took[-1].append((name, Spend(spent, total), new or [] if charge.digests is not None else []))
+        if charge.event is not None and spent:
+            self.journal.setdefault(name, []).append((charge.event, charge.rows, spent))
+        self.took[-1].append((charge, name, Spend(spent, total), new or [] if charge.digests is not None else []))
 
     def refund(self, call: int) -> None:
-        for name, taken, new in self.took[call]:
+        for charge, name, taken, new in self.took[call]:
             self.paid[name] = [d for d in self.paid.get(name, []) if d not in new]
-            self.spent[name] = max(0, self.spent[name] - taken.spent)
+            back = min(self.spent[name], taken.spent)
+            self.spent[name] -= back
             self.total[name] = max(0, self.total[name] - taken.total)
+            if charge.event is not None and back:
+                self.journal[name].append((charge.event, -(charge.rows * back // taken.spent), -back))
+
+    def entries(self, name: object) -> list[Entry]:
+        """Add a counter's journal up by event."""
+        entries = self.journal.get(name, [])
+        return [
+            Entry(event, sum(r for e, r, _ in entries if e == event), sum(a for e, _, a in entries if e == event))
+            for event in sorted({event for event, _, _ in entries})
+        ]
 
 
 @st.composite
 def one_charge(draw: st.DrawFn) -> Charge:
     limit = draw(st.integers(1, 8))
     hard_limit = draw(st.none() | st.integers(limit, limit + 6))
-    digests = draw(st.none() | st.lists(st.sampled_from(DIGESTS), min_size=1, max_size=4).map(tuple))
+    budget = draw(st.sampled_from(["a", "b", "privacy"]))
+    distinct = st.lists(st.sampled_from(DIGESTS), min_size=1, max_size=4).map(tuple)
+    digests = draw(st.none() | distinct) if budget != "privacy" else None
     return Charge(
-        budget=draw(st.sampled_from(["a", "b"])),
+        budget=budget,
         scope=draw(st.sampled_from(["client:x", "client:y", "model"])),
         window_s=draw(st.sampled_from([0, 60, 3600])),
         limit=limit,
@@ -356,6 +334,8 @@ def one_charge(draw: st.DrawFn) -> Charge:
         then=draw(st.sampled_from(["deny", "label_only"])),
         hard_limit=hard_limit,
         digests=digests,
+        event=draw(st.sampled_from(["gaussian(2.5)", "pure(0.1)"])) if budget == "privacy" else None,
+        rows=draw(st.integers(1, 5)),
     )
 
 
@@ -370,9 +350,9 @@ steps = st.lists(
 )
 
 
-async def compare(opener: Opener, plan: list[tuple[str, object]]) -> None:
+async def compare(store: Store, plan: list[tuple[str, object]]) -> None:
     name = next(_ledgers)
-    state, naive, now_s = opener(name), Naive(), NOW_S
+    state, naive, now_s = store.open(name), Naive(), NOW_S
     answered: list[tuple[list[Charge], Receipt, float]] = []
     for step, argument in plan:
         if step == "charge":
@@ -390,16 +370,21 @@ async def compare(opener: Opener, plan: list[tuple[str, object]]) -> None:
             now_s += argument
         elif step == "reopen" and type(state).__name__ != "MemoryState":
             await state.aclose()
-            state = opener(name)
+            state = store.open(name)
     for charges, _, _ in answered:
         assert [await state.spend(name, c, now_s) for c in charges] == [naive.spend(c, now_s) for c in charges]
+    for account in await store.accounts(state, name):
+        journalled = account.budget == "privacy"
+        assert sum(entry.amount for entry in account.entries) == (account.spend.spent if journalled else 0)
+        if not account.window_s or forgotten_after_s(account.window_s, account.window) > now_s:
+            assert list(account.entries) == naive.entries(tuple(account[:4]))
     await state.aclose()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=steps)
-def test_every_state_agrees_with_the_contract(opener: Opener, plan: list[tuple[str, object]]) -> None:
-    asyncio.run(compare(opener, plan))
+def test_every_state_agrees_with_the_contract(store: Store, plan: list[tuple[str, object]]) -> None:
+    asyncio.run(compare(store, plan))
 
 
 def test_the_oracle_is_exercised() -> None:
