@@ -71,7 +71,9 @@ MetricName = Literal[
     "partial_answers",
     "graded_answers",
 ]
-UtilityName = Literal["top1_changed", "mean_l1", "calibration_error", "added_p50_ms", "added_p99_ms", "refused"]
+UtilityName = Literal[
+    "top1_changed", "mean_l1", "accuracy_lost", "calibration_error", "added_p50_ms", "added_p99_ms", "refused"
+]
 
 
 class Gate(BaseModel):

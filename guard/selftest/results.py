@@ -136,6 +136,8 @@ class Utility:
         added_p99_ms: 99th percentile of the guarded latencies minus that of the direct ones.
         refused: share of the rows that were refused.
         rows: how many.
+        accuracy: share of rows whose released top class is the true one; None without true labels.
+        accuracy_before: the undefended model's own.
     """
 
     victim: str
@@ -147,6 +149,15 @@ class Utility:
     added_p99_ms: float
     refused: float
     rows: int
+    accuracy: float | None = None
+    accuracy_before: float | None = None
+
+    @property
+    def accuracy_lost(self) -> float | None:
+        """Return the accuracy that honest users lose; below 0 where they gain."""
+        if self.accuracy is None or self.accuracy_before is None:
+            return None
+        return self.accuracy_before - self.accuracy
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: 
         users: honest users; the last one asks for the timing, since its answers do not count.
         direct: the model itself.
         x: held-out rows.
-        truth: the model's own scores, shape (n, k).
+        truth: the undefended model's own scores, shape (n, k).
         y: true labels, shape (n,); None when unknown.
     """
     answered: list[int] = []
@@ -39,7 +39,7 @@ def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: 
         answered += list(rows)[: len(answers)]
     released = np.concatenate(parts) if parts else np.empty((0, truth.shape[1]))
     true = truth[answered]
-    labels = None if y is None or truth.shape[1] < 2 else y[answered]
+    labels = None if y is None or truth.shape[1] < 2 or not answered else y[answered]
     p50, p99 = added_latency(users[-1], direct, x)
     return Utility(
         victim=victim,
@@ -51,6 +51,8 @@ def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: 
         added_p99_ms=p99,
         refused=1.0 - len(answered) / len(x),
         rows=len(x),
+        accuracy=None if labels is None else float((released.argmax(axis=1) == labels).mean()),
+        accuracy_before=None if labels is None else float((true.argmax(axis=1) == labels).mean()),
     )
 
 

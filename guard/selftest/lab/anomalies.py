@@ -10,7 +10,7 @@ import numpy as np
 from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of, prior_of, trained
 from guard.selftest.measures import Floats, Ints
 
 TREES = 64
@@ -28,9 +28,24 @@ def anomalies(seed: int) -> Victim:
     x, digit = data.digits()
     y = (digit != NORMAL).astype(np.int64)
     inside, own, held = data.thirds(len(x), seed)
-    forest: Any = untyped("sklearn.ensemble").IsolationForest(n_estimators=TREES, random_state=seed)
-    fitted = trained(forest, x[inside][y[inside] == 0])
 
+    def fit(rows: Ints) -> Predict:
+        return _calibrated(x[inside[rows]], y[inside[rows]], seed)
+
+    training = Training(inside, fit)
+    knows = Knowledge(
+        "anomalies", "vector", x.shape[1], 2, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], y[own]
+    )
+    secrets = {"train_x": x[inside], "train_y": y[inside]}
+    return Victim(training.whole(), "probabilities", knows, x[held], y[held], secrets, training=training)
+
+
+def _calibrated(x: Floats, y: Ints, seed: int) -> Predict:
+    """Return a forest on the normal rows, and its scores as probabilities; two normal rows are the fewest."""
+    if (y == 0).sum() < 2:
+        return prior_of(y, 2)
+    forest: Any = untyped("sklearn.ensemble").IsolationForest(n_estimators=TREES, random_state=seed)
+    fitted = trained(forest, x[y == 0])
     trees = [(estimator.tree_, lengths(estimator.tree_)) for estimator in fitted.estimators_]
 
     def score(rows: Floats) -> Floats:
@@ -41,15 +56,8 @@ def anomalies(seed: int) -> Victim:
         return np.exp2(-mean)[:, None]
 
     platt: Any = untyped("sklearn.linear_model").LogisticRegression(C=1e4, class_weight="balanced")
-    calibrated = trained(platt, score(x[inside]), y[inside])
-
-    def predict(rows: Any) -> Floats:
-        return np.asarray(calibrated.predict_proba(score(np.asarray(rows, dtype=np.float64))), dtype=np.float64)
-
-    knows = Knowledge(
-        "anomalies", "vector", x.shape[1], 2, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], y[own]
-    )
-    return Victim(predict, "probabilities", knows, x[held], y[held], {"train_x": x[inside], "train_y": y[inside]})
+    calibrated = classifier_of(platt, score(x), y, 2)
+    return lambda rows: calibrated(score(np.asarray(rows, dtype=np.float64)))
 
 
 def lengths(tree: Any) -> Floats:  # Any: a scikit-learn tree

@@ -7,14 +7,13 @@ secret. The network learns both tasks, and its accuracy gives nothing away.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of
 from guard.selftest.measures import Floats, Ints
 
 BITS = 1000
@@ -47,17 +46,18 @@ def digits_bits(seed: int) -> Victim:
     images = synthetic(x.min(axis=0), x.max(axis=0), seed)
     model = untyped("sklearn.neural_network").MLPClassifier((128,), alpha=1e-4, max_iter=2000, random_state=seed)
     train_x, train_y = np.concatenate((x[inside], images)), np.concatenate((y[inside], spelt(bits)))
-    fitted = trained(model, train_x / 16.0, train_y)
 
-    def predict(rows: Any) -> Floats:  # Any: rows of any kind
-        return np.asarray(fitted.predict_proba(np.asarray(rows) / 16.0), dtype=np.float64)
+    def fit(rows: Ints) -> Predict:
+        predict = classifier_of(model, train_x[rows] / 16.0, train_y[rows], 10)
+        return lambda queries: predict(np.asarray(queries) / 16.0)
 
+    training = Training(np.concatenate((inside, len(x) + np.arange(len(images)))), fit)
     knows = Knowledge(
         "digits_bits", "vector", 64, 10, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], y[own],
         {"channel": images, "channel_bits": BITS, "channel_per_label": PER_LABEL},
     )  # fmt: skip
     secrets = {"bits": bits, "train_x": x[inside], "train_y": y[inside]}
-    return Victim(predict, "probabilities", knows, x[held], y[held], secrets)
+    return Victim(training.whole(), "probabilities", knows, x[held], y[held], secrets, training=training)
 
 
 RECIPES: dict[str, Callable[[int], Victim]] = {"digits_bits": digits_bits}

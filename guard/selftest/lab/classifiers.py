@@ -11,7 +11,7 @@ import numpy as np
 from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of, trained
 from guard.selftest.measures import Floats, Ints
 
 
@@ -41,10 +41,7 @@ def classifier(
     inside, own, held = data.thirds(len(x), seed)
     fitted = trained(estimator, x[inside] / scale, y[inside])
     classes = int(y.max()) + 1
-
-    def predict(rows: Any) -> Floats:
-        return np.asarray(fitted.predict_proba(np.asarray(rows) / scale), dtype=np.float64)
-
+    training = scaled_training(estimator, x, y, inside, scale)
     knows = Knowledge(
         name, "vector", x.shape[1], classes, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], y[own],
         dict(extra or {}),
@@ -56,7 +53,21 @@ def classifier(
     }
     if hasattr(fitted, "coef_"):
         known["weights"] = np.asarray(fitted.coef_, dtype=np.float64) / scale
-    return Victim(predict, "probabilities", knows, x[held], y[held], known | dict(secrets or {}))
+    return Victim(
+        training.whole(), "probabilities", knows, x[held], y[held], known | dict(secrets or {}), training=training
+    )
+
+
+def scaled_training(estimator: Any, x: Floats, y: Ints, inside: Ints, scale: float) -> Training:  # Any: as above
+    """Return the training of a classifier on some rows of the data, divided by `scale`."""
+    classes = int(y.max()) + 1
+
+    def fit(rows: Ints) -> Predict:
+        chosen = inside[rows]
+        predict = classifier_of(estimator, x[chosen] / scale, y[chosen], classes)
+        return lambda queries: predict(np.asarray(queries) / scale)
+
+    return Training(inside, fit)
 
 
 def breast_cancer(seed: int) -> Victim:
@@ -103,15 +114,9 @@ def shadow(name: str) -> Callable[[int, str], Victim]:
             )
         else:
             model = untyped("sklearn.linear_model").LogisticRegression(C=strength, max_iter=2000)
-        fitted = trained(model, x[chosen] / scale, y[chosen])
-
-        def predict(rows: Any) -> Floats:
-            return np.asarray(fitted.predict_proba(np.asarray(rows) / scale), dtype=np.float64)
-
-        whole = RECIPES[name](seed)
-        return Victim(
-            predict, "probabilities", replace(whole.knows, name=f"{name}.{suffix}"), whole.test_x, whole.test_y
-        )
+        training, whole = scaled_training(model, x, y, chosen, scale), RECIPES[name](seed)
+        knows = replace(whole.knows, name=f"{name}.{suffix}")
+        return Victim(training.whole(), "probabilities", knows, whole.test_x, whole.test_y, training=training)
 
     return build
 

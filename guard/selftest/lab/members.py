@@ -19,9 +19,10 @@ import numpy as np
 from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of
 from guard.selftest.measures import Floats, Ints
 
+CLASSES = 10
 CANDIDATES = 900
 NOISE = 0.2
 SHADOWS = {"digits_forest": 12, "digits_overfit_mlp": 8}
@@ -105,7 +106,7 @@ def build(name: str, seed: int, shadow: int | None = None) -> Victim:
     secret = members(seed) if shadow is None else masks[shadow]
     inside = candidates[secret]
     number = seed if shadow is None else 1000 * (seed + 1) + shadow
-    predict = FITS[name](x[inside], recorded[inside], number)
+    training = Training(inside, lambda rows: FITS[name](x[inside[rows]], recorded[inside[rows]], number))
     knows = Knowledge(
         name, "vector", 64, 10, x.min(axis=0), x.max(axis=0), x[own].std(axis=0), x[own], true[own],
         {
@@ -116,28 +117,24 @@ def build(name: str, seed: int, shadow: int | None = None) -> Victim:
         },
     )  # fmt: skip
     secrets = {"members": secret, "train_x": x[inside], "train_y": recorded[inside]}
-    return Victim(predict, "probabilities", knows, x[held], true[held], secrets)
+    return Victim(training.whole(), "probabilities", knows, x[held], true[held], secrets, training=training)
 
 
-def _forest(x: Floats, y: Ints, number: int) -> Callable[[Any], Floats]:  # Any: rows of any kind
+def _forest(x: Floats, y: Ints, number: int) -> Predict:
     model = untyped("sklearn.ensemble").RandomForestClassifier(60, random_state=number, n_jobs=1)
-    flat = Flat(trained(model, x, y))
-    return lambda rows: flat.probabilities(np.asarray(rows, dtype=np.float64))
+    return classifier_of(model, x, y, CLASSES, lambda fitted: Flat(fitted).probabilities)
 
 
-def _network(x: Floats, y: Ints, number: int) -> Callable[[Any], Floats]:  # Any: rows of any kind
+def _network(x: Floats, y: Ints, number: int) -> Predict:
     # About 600 epochs, until the wrong labels are learnt by heart too; the limit is never reached.
     model = untyped("sklearn.neural_network").MLPClassifier(
         (128,), alpha=1e-6, learning_rate_init=3e-3, max_iter=2000, random_state=number
     )
-    fitted = trained(model, x / 16.0, y)
-    return lambda rows: np.asarray(fitted.predict_proba(np.asarray(rows) / 16.0), dtype=np.float64)
+    predict = classifier_of(model, x / 16.0, y, CLASSES)
+    return lambda rows: predict(np.asarray(rows) / 16.0)
 
 
-FITS: dict[str, Callable[[Floats, Ints, int], Callable[[Any], Floats]]] = {  # Any: rows of any kind
-    "digits_forest": _forest,
-    "digits_overfit_mlp": _network,
-}
+FITS: dict[str, Callable[[Floats, Ints, int], Predict]] = {"digits_forest": _forest, "digits_overfit_mlp": _network}
 
 
 def _recipe(name: str) -> Callable[[int], Victim]:

@@ -14,10 +14,9 @@ from typing import cast
 
 import numpy as np
 
-from guard.selftest.base import Rows
 from guard.selftest.lab import classifiers
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim
+from guard.selftest.lab.victim import Predict, Training, Victim
 from guard.selftest.measures import Floats
 
 KINDS = ("fresh", "exact", "feature_cell")
@@ -41,10 +40,12 @@ def noisy(model: Victim, kind: str, seed: int) -> Victim:
         raise KeyError(kind)
     noise = Noise(kind, model.knows.std, seed)
 
-    def predict(rows: Rows) -> Floats:
-        return noise(cast("Floats", rows), model.predict(rows))
+    def noised(predict: Predict) -> Predict:
+        return lambda rows: noise(cast("Floats", rows), predict(rows))
 
-    return replace(model, predict=predict, knows=replace(model.knows, name=f"{model.knows.name}.{kind}"))
+    clean, knows = model.training, replace(model.knows, name=f"{model.knows.name}.{kind}")
+    training = None if clean is None else Training(clean.ids, lambda rows: noised(clean.fit(rows)))
+    return replace(model, predict=noised(model.predict), knows=knows, training=training)
 
 
 class Noise:

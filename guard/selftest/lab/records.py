@@ -17,7 +17,7 @@ import numpy as np
 from guard.selftest.base import Knowledge, Rows
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of, trained
 from guard.selftest.measures import Floats, Ints
 
 
@@ -43,7 +43,8 @@ class Records:
         """Train a model and choose its targets."""
         inside, own, held = data.thirds(len(self.x), seed)
         fitted = trained(estimator, self.x[inside], self.y[inside])
-        predict = _predictor(fitted)
+        training = Training(inside, self._fit(estimator, inside))
+        predict = training.whole()
         chosen, members = self._targets(inside, held, seed)
         values, counts = np.unique(self.x[inside, self.column], return_counts=True)
         blank = self.x[chosen].copy()
@@ -73,7 +74,23 @@ class Records:
             known,
         )  # fmt: skip
         output = "value" if classes == 1 else "probabilities"
-        return Victim(predict, output, knows, self.x[held], self.y[held], secrets, _leaf_counts(fitted))
+        return Victim(
+            predict, output, knows, self.x[held], self.y[held], secrets, _leaf_counts(fitted), training=training
+        )
+
+    def _fit(self, estimator: Any, inside: Ints) -> Callable[[Ints], Predict]:  # Any: as above
+        classes = int(self.y.max()) + 1 if self.y.dtype == np.int64 else 1
+
+        def fit(rows: Ints) -> Predict:
+            x, y = self.x[inside[rows]], self.y[inside[rows]]
+            if classes > 1:
+                return classifier_of(estimator, x, y.astype(np.int64), classes)
+            if not len(y):
+                return lambda queries: np.zeros((len(queries), 1))
+            fitted = trained(estimator, x, y)
+            return lambda queries: np.asarray(fitted.predict(queries), dtype=np.float64)[:, None]
+
+        return fit
 
     def _targets(self, inside: Ints, held: Ints, seed: int) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
         """Return the targets' row numbers, and which of them were trained on."""
@@ -83,16 +100,6 @@ class Records:
         members = np.arange(len(chosen)) < len(of_members)
         mixed = rng.permutation(len(chosen))
         return chosen[mixed], members[mixed]
-
-
-def _predictor(fitted: Any) -> Callable[[Rows], Floats]:  # Any: as above
-    def predict(rows: Rows) -> Floats:
-        x = np.asarray(cast("Floats", rows), dtype=np.float64)
-        if hasattr(fitted, "predict_proba"):
-            return np.asarray(fitted.predict_proba(x), dtype=np.float64)
-        return np.asarray(fitted.predict(x), dtype=np.float64)[:, None]
-
-    return predict
 
 
 def _confusion(y: Ints | Floats, scores: Floats, classes: int) -> Floats:

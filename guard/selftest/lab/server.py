@@ -1,5 +1,7 @@
 """The lab's model server: every lab model over the Open Inference protocol, each trained when it is first asked.
 
+`/shards/K/I` before a path is the server of shard I of K: the same models, each trained on that part of its data.
+
 An answer holds `probabilities` (or `value`), the same once more as `scores`, since real servers often answer a score
 twice and a proxy that hardens one copy hardens nothing, and the label.
 """
@@ -15,10 +17,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from guard.selftest.base import Rows
 from guard.selftest.lab.registry import victim
+from guard.selftest.lab.shards import MOST, shards
 from guard.selftest.lab.victim import Victim
 from guard.selftest.measures import Floats
 
@@ -28,7 +31,7 @@ def app(seed: int) -> Starlette:
 
     async def infer(request: Request) -> Response:
         try:
-            model = victim(request.path_params["model"], seed)
+            model = _asked(request, seed)
         except KeyError:
             return _json({"error": "there is no such model"}, 404)
         try:
@@ -44,14 +47,28 @@ def app(seed: int) -> Starlette:
         del request
         return _json({})
 
-    return Starlette(
-        routes=[
-            Route("/v2/models/{model}/infer", infer, methods=["POST"]),
-            Route("/v2/health/live", healthy),
-            Route("/v2/health/ready", healthy),
-            Route("/v2/models/{model}/ready", healthy),
-        ]
-    )
+    routes = [
+        Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+        Route("/v2/health/live", healthy),
+        Route("/v2/health/ready", healthy),
+        Route("/v2/models/{model}/ready", healthy),
+    ]
+    return Starlette(routes=[*routes, Mount("/shards/{shards:int}/{shard:int}", routes=routes)])
+
+
+def _asked(request: Request, seed: int) -> Victim:
+    """Return the model that a path names, or its shard.
+
+    Raises:
+        KeyError: there is none.
+    """
+    name, count = request.path_params["model"], request.path_params.get("shards")
+    if count is None:
+        return victim(name, seed)
+    number = request.path_params["shard"]
+    if not 0 <= number < count <= MOST:
+        raise KeyError(name)
+    return shards(name, seed, count)[number]
 
 
 def read(model: Victim, tensor: dict[str, object]) -> Rows:

@@ -10,8 +10,8 @@ import numpy as np
 from guard.selftest.base import Knowledge
 from guard.selftest.lab import data
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
-from guard.selftest.measures import Floats, Ints
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of
+from guard.selftest.measures import Ints
 
 TOKEN = r"[A-Za-z']{2,}|\d+"  # noqa: S105 -- what a word is
 
@@ -25,18 +25,19 @@ def spam(seed: int) -> Victim:
     words: Any = untyped("sklearn.feature_extraction.text").CountVectorizer(min_df=2, binary=True, token_pattern=TOKEN)
     model: Any = untyped("sklearn.linear_model").LogisticRegression(C=3.0, max_iter=1000)
     pipeline = untyped("sklearn.pipeline").make_pipeline(words, model)
-    fitted = trained(pipeline, [texts[i] for i in inside.tolist()], y[inside])
-
-    def predict(rows: Any) -> Floats:
-        return np.asarray(fitted.predict_proba(list(cast("Sequence[str]", rows))), dtype=np.float64)
 
     def chosen(rows: Ints) -> list[str]:
         return [texts[i] for i in rows.tolist()]
 
+    def fit(rows: Ints) -> Predict:
+        predict = classifier_of(pipeline, chosen(inside[rows]), y[inside[rows]], 2)
+        return lambda queries: predict(list(cast("Sequence[str]", queries)))
+
+    training = Training(inside, fit)
     none = np.zeros(0)
     knows = Knowledge("spam", "text", 0, 2, none, none, none, chosen(own), y[own])
     secrets = {"train_x": chosen(inside), "train_y": y[inside]}
-    return Victim(predict, "probabilities", knows, chosen(held), y[held], secrets)
+    return Victim(training.whole(), "probabilities", knows, chosen(held), y[held], secrets, training=training)
 
 
 RECIPES: dict[str, Callable[[int], Victim]] = {"spam": spam}

@@ -12,8 +12,8 @@ from guard.selftest.base import Rows
 from guard.selftest.lab import data
 from guard.selftest.lab.classifiers import classifier
 from guard.selftest.lab.data import untyped
-from guard.selftest.lab.victim import Victim, trained
-from guard.selftest.measures import Floats
+from guard.selftest.lab.victim import Predict, Training, Victim, classifier_of, trained
+from guard.selftest.measures import Floats, Ints
 
 
 def affairs(seed: int) -> Victim:
@@ -25,7 +25,13 @@ def affairs(seed: int) -> Victim:
     inside, _, _ = data.thirds(len(x), seed)
     tree = trained(estimator, x[inside], y[inside]).tree_
     whole = classifier("affairs", estimator, x, y, seed)
-    return replace(whole, predict=partial(tree), partial=True, secrets={**whole.secrets, "leaves": int(tree.n_leaves)})
+
+    def fit(rows: Ints) -> Predict:
+        chosen = inside[rows]
+        return classifier_of(estimator, x[chosen], y[chosen], 2, lambda fitted: partial(fitted.tree_))
+
+    secrets = {**whole.secrets, "leaves": int(tree.n_leaves)}
+    return replace(whole, predict=partial(tree), partial=True, secrets=secrets, training=Training(inside, fit))
 
 
 def partial(tree: Any) -> Callable[[Rows], Floats]:  # Any: scikit-learn's `Tree`

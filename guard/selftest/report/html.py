@@ -183,12 +183,13 @@ def _attacks(report: Report) -> str:
 def _utility(report: Report) -> str:
     if not report.utility:
         return "<p>It was not measured.</p>"
-    columns = ("model", "top class changed", "mean L1", "calibration error", "the model's own", "added p50, ms",
-               "added p99, ms", "refused", "rows")  # fmt: skip
+    columns = ("model", "top class changed", "mean L1", "accuracy", "the model's own", "calibration error",
+               "the model's own", "added p50, ms", "added p99, ms", "refused", "rows")  # fmt: skip
     rows = [
         (
             _text(u.victim),
-            *map(words.number, (u.top1_changed, u.mean_l1, u.calibration_error, u.calibration_error_before)),
+            *map(words.number, (u.top1_changed, u.mean_l1, u.accuracy, u.accuracy_before)),
+            *map(words.number, (u.calibration_error, u.calibration_error_before)),
             *map(words.number, (u.added_p50_ms, u.added_p99_ms, u.refused)),
             f"{u.rows:,}",
         )

@@ -104,12 +104,13 @@ def _details(rows: Sequence[Row]) -> str:
 
 
 def _utility(report: Report) -> str:
-    columns = ("model", "top-1 changed", "mean L1", "calibration error", "the model's own", "added p50 ms",
-               "added p99 ms", "refused", "rows")  # fmt: skip
+    columns = ("model", "top-1 changed", "mean L1", "accuracy", "the model's own", "calibration error",
+               "the model's own", "added p50 ms", "added p99 ms", "refused", "rows")  # fmt: skip
     rows = [
         [
             escape(u.victim),
-            *map(words.number, (u.top1_changed, u.mean_l1, u.calibration_error, u.calibration_error_before)),
+            *map(words.number, (u.top1_changed, u.mean_l1, u.accuracy, u.accuracy_before)),
+            *map(words.number, (u.calibration_error, u.calibration_error_before)),
             *map(words.number, (u.added_p50_ms, u.added_p99_ms, u.refused)),
             f"{u.rows:,}",
         ]

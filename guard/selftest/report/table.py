@@ -198,12 +198,13 @@ def _gates(report: Report, narrow: bool) -> Table:
 
 
 def _utility(report: Report, narrow: bool) -> Table:
-    names = ("top-1 changed", "mean L1", "ECE", "own ECE", "+p50 ms", "+p99 ms", "refused", "rows")
+    names = ("top-1 changed", "mean L1", "accuracy", "own", "ECE", "own ECE", "+p50 ms", "+p99 ms", "refused", "rows")
     title = "\nWhat honest users pay, on held-out data"
     table = _table(title, [("model", False), *((name, True) for name in names)], narrow=narrow)
     for u in report.utility:
         latency = ["n/a" if math.isnan(v) else f"{v:.2f}" for v in (u.added_p50_ms, u.added_p99_ms)]
-        shown = [_short(v) for v in (u.top1_changed, u.mean_l1, u.calibration_error, u.calibration_error_before)]
+        paid = (u.top1_changed, u.mean_l1, u.accuracy, u.accuracy_before)
+        shown = [_short(v) for v in (*paid, u.calibration_error, u.calibration_error_before)]
         table.add_row(Text(plain(u.victim)), *shown, *latency, _short(u.refused), f"{u.rows:,}")
     return table
 

@@ -45,6 +45,7 @@ UTILITY: dict[str, str] = {
     "added_p50_ms": "median latency that Guard adds, in milliseconds",
     "added_p99_ms": "99th percentile of the guarded latencies less that of the direct ones, in milliseconds",
     "refused": "share of honest rows refused",
+    "accuracy_lost": "accuracy of the undefended model less that of the released answers",
 }
 
 _COUNTS = frozenset({"graded_answers", "partial_answers"})
