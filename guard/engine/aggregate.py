@@ -4,7 +4,7 @@ Theory of operation. Models whose answers have the same form are a group; the gr
 members lie inside the domain. What one model says must move the result by no more than its share, also by failing:
 
 * the mean of m answers moves by at most diameter / m when one of them is another, and likewise when one is left out,
-  and m is at least `quorum`; a count of votes moves by one vote at each of two columns;
+  and m is at least `quorum`; shares of votes are the mean of answers that are 1 in one column;
 * where a mechanism follows, no second group may come within one model of the quorum, or one model could decide by its
   form alone which group is heard;
 * so whether one model answers, and how, decides about the others' share in nothing but whether there is a quorum.
@@ -39,8 +39,8 @@ def combine(answers: Sequence[Answer | None], aggregate: str, quorum: int, bound
 
     Args:
         answers: one a model, in the same order at every request; None for a model that failed.
-        aggregate: `mean` of the scores; `vote`: the share of answering models that each column is the argmax of (ties:
-            the first column); `noisy_vote`: votes divided by `quorum`, whoever else answers.
+        aggregate: `mean` of the scores; `vote`, `noisy_vote`: the share of good models that have a column for their
+            argmax (ties: the first column).
         quorum: least number of models, at least 1.
         bounds: the domain that scores are fitted into where a mechanism of differential privacy follows; a model
             outside it has failed. None: any finite scores will do.
@@ -76,7 +76,7 @@ def combine(answers: Sequence[Answer | None], aggregate: str, quorum: int, bound
     for place, scores, _ in stacks:
         chosen = scores if good.all() else scores[good]
         prediction = first.predictions[place]
-        prediction.scores = _votes(chosen, quorum, aggregate) if aggregate != "mean" else _mean(chosen, bounds)
+        prediction.scores = _mean(chosen, bounds) if aggregate == "mean" else _votes(chosen)
     first.relabel = True
     return first
 
@@ -179,10 +179,10 @@ def _greatest(bounds: Bounds) -> float | None:
             return bounds.norm
 
 
-def _votes(scores: Floats, quorum: int, aggregate: str) -> Floats:
-    """Return how many models have each column for their argmax, as a share, shape (n, k)."""
+def _votes(scores: Floats) -> Floats:
+    """Return the share of models that have a column for their argmax, shape (n, k)."""
     count, rows, columns = scores.shape
     tops: Ints = np.argmax(scores.reshape(-1, columns), axis=1)
     starts: Ints = np.tile(np.arange(0, rows * columns, columns, dtype=np.int64), count)
     votes = np.bincount(tops + starts, minlength=rows * columns).reshape(rows, columns)
-    return votes / (quorum if aggregate == "noisy_vote" else count)
+    return votes / count

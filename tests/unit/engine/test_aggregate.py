@@ -64,11 +64,10 @@ def test_the_mean_is_of_those_that_answer() -> None:
     assert combined.relabel
 
 
-def test_votes_are_shares_of_those_that_answer_and_noisy_votes_shares_of_the_quorum() -> None:
+@pytest.mark.parametrize("aggregate", ["vote", "noisy_vote"])
+def test_votes_are_shares_of_those_that_answer(aggregate: str) -> None:
     answers = [answered(A), answered(B), answered(C), None]
-    assert scores_of(combine(answers, "vote", 2, None, 1)).tolist() == [[2 / 3, 1 / 3, 0.0]]
-    answers = [answered(A), answered(B), answered(C), None]
-    assert scores_of(combine(answers, "noisy_vote", 2, SIMPLEX, 1)).tolist() == [[1.0, 0.5, 0.0]]
+    assert scores_of(combine(answers, aggregate, 2, SIMPLEX, 1)).tolist() == [[2 / 3, 1 / 3, 0.0]]
 
 
 def test_every_row_is_counted_for_itself_and_ties_go_to_the_first_column() -> None:
