@@ -241,7 +241,10 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
     answer = route.codec.answer(reply, reading)
     if route.ensemble is not None:
         answer = _combined(route, route.ensemble, reply, reading)
-        result.notes.append("one answer is shown as if every model of the ensemble had given it")
+        does = f"asks all models, and fails below {route.ensemble.quorum} answers"
+        said = "one answer is shown as if every model had given it"
+        what = f"ensemble: {route.ensemble.aggregate} of {route.ensemble.quorum} or more"
+        result.steps.append(Step("forward", what, does, result=said))
     _drops(route, answer, result)
     noise = QueryNoise(
         traffic.secret, route.ledger, traffic.client.name, reading.queries.answered_by(answer.rows), route.inputs

@@ -131,7 +131,8 @@ async def serve(settings: Settings) -> None:
         async def ready() -> bool | str:
             return await upstream_ready(upstream, plans.current.plan)
 
-        page = Listener(uvicorn.Config(admin_app(plans, metrics, state, ready, clients, token=None), **COMMON))
+        admin = admin_app(plans, metrics, state, ready, clients, token=None, acts=handler.agreements.acts)
+        page = Listener(uvicorn.Config(admin, **COMMON))
         page.config.timeout_graceful_shutdown = 1
         servers.append(page.serve(sockets=[admin_listener]))
         stop.append(page)

@@ -347,6 +347,30 @@ def test_a_sample_value_lies_between_its_bounds() -> None:
     assert all(10 <= value <= 20 for row in rows for value in row)
 
 
+# privacy
+
+PRIVATE = {
+    "outputs": {"kind": "probabilities", "classes": [0, 1, 2]},
+    "ensemble": {"aggregate": "noisy_vote", "quorum": 20, "noise_multiplier": 9.0},
+    "privacy": {"claim": "dp", "unit": "training_record", "adjacency": "replace_one", "sensitivity": "auto"},
+    "budgets": [{"kind": "privacy", "per": "model", "epsilon": 8, "delta": 1e-6}],
+}
+
+
+def test_a_privacy_budget_is_told_in_answers_and_its_sentence_may_be_published() -> None:
+    result = follow(plan(PRIVATE))
+    (charged,) = result.charged
+    assert charged.amount == result.rows
+    assert 100 < charged.limit < 1000
+    assert [step.what for step in result.steps if step.phase == "forward"] == ["ensemble: noisy_vote of 20 or more"]
+    assert "(8, 1e-06)-differentially private" in result.statement[0]
+    assert f"at most {charged.limit} answers" in result.statement[0]
+
+
+def test_without_privacy_nothing_is_published() -> None:
+    assert follow(plan({})).statement == ()
+
+
 # rendering
 
 
