@@ -349,7 +349,7 @@ def test_a_sample_value_lies_between_its_bounds() -> None:
 
 # privacy
 
-PRIVATE = {
+PRIVATE: dict[str, object] = {
     "outputs": {"kind": "probabilities", "classes": [0, 1, 2]},
     "ensemble": {"aggregate": "noisy_vote", "quorum": 20, "noise_multiplier": 9.0},
     "privacy": {"claim": "dp", "unit": "training_record", "adjacency": "replace_one", "sensitivity": "auto"},
