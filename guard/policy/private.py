@@ -110,7 +110,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
     """Return what the route runs on; it has passed `check_private`."""
     claim = route.privacy or Claim()
     bound = bind(route)
-    if bound is None or filter_ is None or terms is None:
+    if bound is None or filter_ is None:
         said = statement(claim, route.ensemble, None, (), mode)
         return Made(steps(route), route.budgets, None, said)
     event = bound.event()
@@ -123,7 +123,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         measurement=measurement,
         bounds=bound.bounds(route.outputs),
         filter=filter_,
-        terms=terms,
+        terms=terms or Terms(str(filter_), {}, ()),
         per=min(scopes, key=_NARROW.index),
         columns=columns(route),
         fingerprint=_fingerprint(route, claim),
