@@ -106,10 +106,10 @@ class Books(Protocol):
         """As `State.terms`."""
         ...
 
-    async def rewrite(self, ledger: str, old: bytes | None, new: bytes, accounts: Sequence[Account]) -> bool:
+    async def rewrite(self, ledger: str, old: bytes | None, new: bytes | None, accounts: Sequence[Account]) -> bool:
         """Replace the terms and the given accounts, in one step, if `old` is still in force; False when it is not.
 
-        An account's entries replace its checkpoint, and its journal begins anew.
+        No new terms leave those in force. An account's entries replace its checkpoint, and its journal begins anew.
         """
         ...
 

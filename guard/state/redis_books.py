@@ -80,7 +80,7 @@ class RedisBooks:
         """Return a ledger's terms; see `guard.ports.Books`."""
         return cast("bytes | None", await self._command("HGET", terms_key(ledger), "terms"))
 
-    async def rewrite(self, ledger: str, old: bytes | None, new: bytes, accounts: Sequence[Account]) -> bool:
+    async def rewrite(self, ledger: str, old: bytes | None, new: bytes | None, accounts: Sequence[Account]) -> bool:
         """Replace terms and accounts in one script; see `guard.ports.Books`."""
         if not self._write:
             raise InvariantError("books that were opened for reading are being written")
@@ -97,7 +97,7 @@ class RedisBooks:
             payload.append([spent, total, *map(str, account.spend), str(lives_ms(*name[2:], time.time())), entries])
         terms = (b"0", b"") if old is None else (b"1", old)
         by = secrets.token_hex(8)
-        reply = await self._command("EVAL", _REWRITE, len(keys), *keys, *terms, new, by, orjson.dumps(payload))
+        reply = await self._command("EVAL", _REWRITE, len(keys), *keys, *terms, new or b"", by, orjson.dumps(payload))
         return reply == 1
 
     async def aclose(self) -> None:

@@ -1,7 +1,7 @@
 -- Replaces a ledger's terms and some of its accounts, unless anything that the caller has read has changed since.
 --
 -- KEYS: the ledger's terms; then the counters.
--- ARGV[1], ARGV[2]: '1' and the terms read, or '0' when there were none. ARGV[3]: the new terms. ARGV[4]: the random name
+-- ARGV[1], ARGV[2]: '1' and the terms read, or '0' when there were none. ARGV[3]: the new terms; '' leaves them. ARGV[4]: the random name
 --   that these are known by.
 -- ARGV[5]: JSON list of accounts, in the order of the counters: {spent read, total read ('' for none), spent, total,
 --   ttl_ms or '0' (of a counter that is not there), {{event, rows, amount}...}}; every number as a text, to stay exact.
@@ -24,5 +24,5 @@ for i, account in ipairs(accounts) do
   end
   if account[1] == '' and account[5] ~= '0' then redis.call('PEXPIRE', key, account[5]) end
 end
-redis.call('HSET', KEYS[1], 'terms', ARGV[3], 'by', ARGV[4])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'terms', ARGV[3], 'by', ARGV[4]) end
 return 1

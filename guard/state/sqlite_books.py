@@ -74,14 +74,15 @@ class SqliteBooks:
         row = self._db.execute("SELECT terms FROM terms WHERE ledger = ?", (escaped(ledger),)).fetchone()
         return None if row is None else bytes(row[0])
 
-    async def rewrite(self, ledger: str, old: bytes | None, new: bytes, accounts: Sequence[Account]) -> bool:
+    async def rewrite(self, ledger: str, old: bytes | None, new: bytes | None, accounts: Sequence[Account]) -> bool:
         """Replace terms and accounts in one transaction, on the disk when this returns; see `guard.ports.Books`."""
         if self._file is None:
             raise InvariantError("books that were opened for reading are being written")
         with self._file.transaction(full=True):
             if self._terms(ledger) != old:
                 return False
-            self._db.execute("INSERT OR REPLACE INTO terms VALUES (?, ?)", (escaped(ledger), new))
+            if new is not None:
+                self._db.execute("INSERT OR REPLACE INTO terms VALUES (?, ?)", (escaped(ledger), new))
             for account in accounts:
                 self._put(ledger, account)
         return True
