@@ -1,11 +1,16 @@
 """What every defence promises: one suite for all that are registered, with no line for any of them.
 
 Specs are made from their own JSON Schema: required fields take their first example; every choice and switch is tried.
+
+A mechanism of differential privacy (`spends`) has a contract of its own where the others keep the model's label, take
+what a step before them has truncated, and pass over routes without scores: it changes labels on purpose, it stands
+first, and without scores it protects nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -13,10 +18,17 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from guard.defences import DEFENCES
-from guard.defences.base import Batch, Defence, has_classes
+from guard.defences.base import Batch, Defence, Randomness, has_classes
+from guard.defences.dp_gaussian import DpGaussian
+from guard.defences.mechanism import Mechanism
+from guard.errors import InvariantError, UpstreamError
+from guard.model.arrays import Floats
 from guard.model.domain import Inputs
-from guard.model.outputs import Kind, Outputs
+from guard.model.outputs import Kind
 from guard.policy.schema import AnyDefence
+from guard.privacy.events import parse, text
+from guard.privacy.filters import MOST, choose
+from tests.support.mechanisms import Cryptographic, outputs_of
 from tests.support.randomness import Seeded
 
 ALL_KINDS: tuple[Kind, ...] = ("probabilities", "logits", "logprobs", "value", "embedding", "labels")
@@ -25,12 +37,15 @@ INPUTS = Inputs(kind="vector", size=4, low=0, high=1, step=0.01)
 
 
 def variants(kind: str) -> Iterator[Defence]:
-    """Make a spec of its required fields, and one more for each other choice that a field offers."""
+    """Make a spec of each set of required fields, and one more for each other choice that a field offers."""
     spec = DEFENCES[kind]
     schema: dict[str, Any] = spec.model_json_schema()  # Any: JSON Schema
     fields = cast("dict[str, dict[str, Any]]", schema["properties"])
-    required = {name: fields[name]["examples"][0] for name in schema.get("required", ())}
-    yield spec.model_validate({"kind": kind, **required})
+    required: dict[str, Any] = {}
+    for way in schema.get("oneOf", [{}]):
+        names = (*schema.get("required", ()), *way.get("required", ()))
+        required = {name: fields[name]["examples"][0] for name in names}
+        yield spec.model_validate({"kind": kind, **required})
     for name, field in fields.items():
         choices = [True, False] if field.get("type") == "boolean" else field.get("enum", [])
         for choice in choices:
@@ -54,6 +69,10 @@ def batches(spec: Defence) -> Iterator[Batch]:
                 (certain, True),
                 (plain[:, : max(k // 2, 1)], False),
             ):
+                if spec.spends and not complete:
+                    continue  # refused, see `takes_whole_distributions_only`
+                if spec.spends and kind == "value" and k > 1:
+                    continue  # a value is one number
                 if kind == "logprobs":
                     yield batch(np.maximum(np.log(scores + 1e-300), -600.0), kind, complete=complete)
                 elif kind == "probabilities":
@@ -70,7 +89,17 @@ def batch(scores: np.ndarray[Any, np.dtype[np.float64]], kind: Kind, *, complete
 
 
 def run(spec: Defence, before: Batch, seed: int = 0) -> Batch:
-    return spec.apply(before, Seeded(len(before.scores), seed), b"0.0")
+    return ready(spec, before).apply(before, Seeded(len(before.scores), seed), b"0.0")
+
+
+def ready(spec: Defence, before: Batch) -> Defence:
+    """Bind a mechanism to a route that answers such batches."""
+    return bound(spec, before.kind, before.scores.shape[1]) if isinstance(spec, Mechanism) else spec
+
+
+@cache
+def bound(spec: Mechanism, kind: Kind, columns: int) -> Mechanism:
+    return spec.bind(outputs_of(kind, columns), 1, columns)
 
 
 def keeps_shape_and_type(kind: str) -> None:
@@ -163,7 +192,7 @@ def works_on_a_truncated_batch(kind: str) -> None:
 def rejects_kinds_that_it_does_not_suit(kind: str) -> None:
     for spec in variants(kind):
         for outputs_kind in ALL_KINDS:
-            outputs = Outputs(kind=outputs_kind, classes=("a", "b"))
+            outputs = outputs_of(outputs_kind, 2)
             problems = spec.check(outputs, INPUTS)
             assert bool(problems) == (outputs_kind not in spec.suits)
             assert all(p.message and p.hint and p.path for p in problems)
@@ -200,18 +229,103 @@ def says_what_it_costs_and_where_it_fails(kind: str) -> None:
     assert "Source:" in text
 
 
+def runs_only_once_it_is_bound(kind: str) -> None:
+    for spec in mechanisms(kind):
+        before = next(batches(spec))
+        with pytest.raises(InvariantError):
+            spec.apply(before, Cryptographic(), b"")
+        assert ready(spec, before) is not spec
+
+
+def draws_anew_from_the_cryptographic_source_alone(kind: str) -> None:
+    for spec in mechanisms(kind):
+        before = batch(np.full((400, 3), 1 / 3), "probabilities", complete=True)
+        one, other = (ready(spec, before).apply(before, Cryptographic(), b"").scores for _ in range(2))
+        assert not np.array_equal(one, other)
+        # Equal rows of one batch are as independent as two calls.
+        assert len(np.unique(one, axis=0)) > 1
+
+
+def releases_distributions(kind: str) -> None:
+    for spec in mechanisms(kind):
+        for before in batches(spec):
+            if before.kind == "probabilities":
+                after = run(spec, before).scores
+                assert after.sum(axis=1) == pytest.approx(np.ones(len(after)), abs=1e-9)
+
+
+def forgets_the_exact_scores(kind: str) -> None:
+    for spec in mechanisms(kind):
+        forgets(spec)
+
+
+def forgets(spec: Defence) -> None:
+    """Check that no score survives, nor a bit below the grid: with equal draws, what rounds alike is released alike."""
+    for before in batches(spec):
+        after = run(spec, before).scores
+        exact = np.isin(after, before.scores) & ~np.isin(after, (0.0, 1.0, -10.0, 10.0))
+        assert not exact.any(), spec
+        near = before._replace(scores=np.nextafter(before.scores, 0.5))
+        assert np.array_equal(run(spec, near).scores, after), spec
+
+
+def costs_what_a_ledger_can_keep(kind: str) -> None:
+    for spec in mechanisms(kind):
+        for before in batches(spec):
+            event = cast("Mechanism", ready(spec, before)).event()
+            assert parse(text(event)) == event
+            filter_ = choose([event], 8.0, 1e-6, before.scores.shape[1])
+            assert 0 < filter_.cost(event) <= MOST
+
+
+def takes_whole_distributions_only(kind: str) -> None:
+    for spec in mechanisms(kind):
+        whole = batch(np.full((2, 4), 0.25), "probabilities", complete=True)
+        mechanism = ready(spec, whole)
+        for part in (
+            whole._replace(complete=False),
+            whole._replace(kept=whole.scores > 1),
+            batch(np.full((2, 2), 0.5), "probabilities", complete=True),
+        ):
+            with pytest.raises(UpstreamError):
+                mechanism.apply(part, Cryptographic(), b"")
+
+
+def does_not_suit_routes_that_answer_labels(kind: str) -> None:
+    for spec in mechanisms(kind):
+        assert "labels" not in spec.suits
+        assert not spec.coarsens  # or what follows it would be told to go before
+
+
+def mechanisms(kind: str) -> Iterator[Mechanism]:
+    for spec in variants(kind):
+        assert isinstance(spec, Mechanism)
+        yield spec
+
+
+KEEPING: list[Callable[[str], None]] = [
+    keeps_the_argmax_unless_told_otherwise,
+    works_on_a_truncated_batch,
+    suits_routes_that_answer_labels,
+]
+SPENDING: list[Callable[[str], None]] = [
+    runs_only_once_it_is_bound,
+    draws_anew_from_the_cryptographic_source_alone,
+    releases_distributions,
+    forgets_the_exact_scores,
+    costs_what_a_ledger_can_keep,
+    takes_whole_distributions_only,
+    does_not_suit_routes_that_answer_labels,
+]
 CHECKS: list[Callable[[str], None]] = [
     keeps_shape_and_type,
     changes_no_argument,
     hands_on_its_own_argmax,
-    keeps_the_argmax_unless_told_otherwise,
     answers_finite_numbers,
     is_a_function_of_its_arguments,
     treats_rows_independently,
     marks_dropped_scores_as_zero,
-    works_on_a_truncated_batch,
     rejects_kinds_that_it_does_not_suit,
-    suits_routes_that_answer_labels,
     round_trips_through_yaml,
     refuses_unknown_fields,
     is_frozen,
@@ -219,8 +333,25 @@ CHECKS: list[Callable[[str], None]] = [
 ]
 
 
+def checks(kind: str) -> list[Callable[[str], None]]:
+    return CHECKS + (SPENDING if DEFENCES[kind].spends else KEEPING)
+
+
 @pytest.mark.parametrize(
-    ("kind", "check"), [pytest.param(k, c, id=f"{k}:{c.__name__}") for k in DEFENCES for c in CHECKS]
+    ("kind", "check"), [pytest.param(k, c, id=f"{k}:{c.__name__}") for k in DEFENCES for c in checks(k)]
 )
 def test_defence(kind: str, check: Callable[[str], None]) -> None:
     check(kind)
+
+
+class Leaking(DpGaussian, frozen=True):
+    """A faulty mechanism: noise on the grid, and scores that are not."""
+
+    def draw(self, scores: Floats, batch: Batch, rng: Randomness) -> Batch:
+        after = super().draw(self.grid.scores(self.grid.snap(scores)), batch, rng).scores
+        return Batch(np.clip(after + scores * 1e-9, 0, 1), after.argmax(axis=1), batch.kind)
+
+
+def test_a_mechanism_that_leaks_bits_below_its_grid_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        forgets(Leaking(noise_multiplier=20.0))

@@ -15,6 +15,11 @@ from guard.defences.round import Round
 from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
 from guard.model.arrays import Floats
+from guard.model.outputs import Outputs
+from guard.privacy.lattice import lattice, spread
+from guard.privacy.measurement import Norm
+from guard.privacy.projection import onto_simplex
+from tests.support.mechanisms import bound
 from tests.support.randomness import Seeded, batch_of
 
 WEIGHTS = st.one_of(
@@ -146,3 +151,79 @@ def test_apportioned_units_add_up(remainders: Floats, data: st.DataObject) -> No
     for row, move, due in zip(remainders * np.sign(units)[:, None], moves != 0, units, strict=True):
         if 0 < abs(due) < k:
             assert row[move].min() >= row[~move].max()
+
+
+SPECS = st.sampled_from(
+    [
+        ("dp_gaussian", "noise_multiplier"),
+        ("dp_laplace", "noise_multiplier"),
+        ("noisy_max", "noise_multiplier"),
+        ("exponential", "epsilon"),
+        ("randomised_response", "epsilon"),
+    ]
+)
+
+
+@given(simplex(min_classes=1), SPECS, st.floats(1e-3, 1e3), st.integers(1, 4096), st.integers(0, 2**32 - 1))
+def test_what_a_mechanism_releases_is_a_distribution_whose_argmax_is_its_label(
+    scores: Floats, spec: tuple[str, str], size: float, quorum: int, seed: int
+) -> None:
+    kind, parameter = spec
+    k = scores.shape[1]
+    after = bound(kind, {parameter: size}, columns=k, quorum=quorum).apply(batch_of(scores), Seeded(0, seed), b"")
+    assert np.allclose(after.scores.sum(axis=1), 1, atol=1e-12)
+    assert after.scores.min() >= 0
+    assert np.array_equal(after.scores.argmax(axis=1), after.top)
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.floats(1e-6, 1e6),
+    st.floats(1e-3, 1e9),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.data(),
+)
+def test_what_a_mechanism_releases_of_a_value_is_on_the_grid_or_a_bound(
+    low: float, reach: float, ratio: float, seed: int, laplace: bool, data: st.DataObject
+) -> None:
+    outputs = Outputs(kind="value", low=low, high=low + reach)
+    spec = bound("dp_laplace" if laplace else "dp_gaussian", outputs=outputs, columns=1, noise_multiplier=ratio)
+    values = data.draw(hnp.arrays(np.float64, (8, 1), elements=st.floats(low, low + reach)))
+    after = spec.apply(batch_of(values, "value"), Seeded(0, seed), b"").scores
+    steps = after / spec.grid.grain
+    assert ((steps == np.rint(steps)) | (after == low) | (after == low + reach)).all()
+
+
+@given(
+    hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=st.floats(-1e9, 1e9)), st.data()
+)
+def test_no_distribution_is_nearer_than_the_projection(points: Floats, data: st.DataObject) -> None:
+    found = onto_simplex(points)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-12)
+    assert found.min() >= 0
+    other = data.draw(hnp.arrays(np.float64, points.shape, elements=st.floats(0.01, 1)))
+    other /= other.sum(axis=1, keepdims=True)
+    # The angle at the nearest point is obtuse, which needs no difference of two great distances.
+    angles = ((points - points.max(axis=1, keepdims=True) - found) * (other - found)).sum(axis=1)
+    assert (angles <= 1e-6 * np.maximum(1, np.ptp(points, axis=1))).all()
+
+
+@given(
+    st.sampled_from(["l1", "l2", "linf"]),
+    st.integers(1, 64),
+    st.floats(1e-3, 1e9),
+    st.floats(1e-6, 1e6),
+    st.one_of(st.none(), st.floats(1e-3, 1e3)),
+    st.data(),
+)
+def test_scores_within_the_sensitivity_are_within_the_noise_on_the_grid(
+    norm: Norm, columns: int, ratio: float, sensitivity: float, granularity: float | None, data: st.DataObject
+) -> None:
+    grid = lattice(ratio, sensitivity, norm, columns, 1e6, granularity)
+    directions = hnp.arrays(np.float64, columns, elements=st.floats(-1, 1))
+    one, move = data.draw(directions) * 1e3, data.draw(directions)
+    order = {"l1": 1, "l2": 2, "linf": np.inf}[norm]
+    move *= sensitivity / max(float(np.linalg.norm(move, order)), float(spread(norm, 1)) * 1e-9)
+    steps = grid.snap(one + move) - grid.snap(one)
+    assert grid.scale >= ratio * float(np.linalg.norm(steps, order)) * (1 - 1e-12)
