@@ -8,33 +8,44 @@ Shape of the design: dp-accounting's `DpEvent` (Google, 2021); no code of it is 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
-from math import inf, isfinite
+from dataclasses import dataclass, field, fields
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """Gaussian noise of standard deviation noise_multiplier * L2 sensitivity: exactly (1 / noise_multiplier)-GDP.
+    """Gaussian noise of standard deviation noise_multiplier * L2 sensitivity.
 
     Args:
         noise_multiplier: sigma divided by sensitivity, above 0.
-        fine: the discrete Gaussian's grid is so fine (2^32 steps a sigma) that Gaussian DP holds up to a probability
-            that `filters` takes off delta. A coarse grid has Renyi bounds only.
+        fine: the discrete Gaussian has at least 2^32 grid steps a sigma, so that it may be taken for the continuous
+            one, which is exactly (1 / noise_multiplier)-GDP; `filters` takes the difference off. A coarse one has Renyi
+            bounds only.
     """
 
     noise_multiplier: float
-    fine: bool = True
+    fine: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no noise."""
+        _check(self.noise_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
 class Laplace:
-    """Laplace noise of scale noise_multiplier * L1 sensitivity: (1 / noise_multiplier)-DP.
+    """Discrete Laplace noise of scale noise_multiplier * L1 sensitivity, on at least 2^32 grid steps a scale.
+
+    It is (1 / noise_multiplier)-DP on any grid: what a coarse one costs is `Pure`.
 
     Args:
         noise_multiplier: scale divided by sensitivity, above 0.
     """
 
     noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no noise."""
+        _check(self.noise_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +58,24 @@ class Pure:
 
     epsilon: float
 
+    def __post_init__(self) -> None:
+        """Refuse what bounds nothing."""
+        _check(self.epsilon)
+
 
 @dataclass(frozen=True, slots=True)
 class BoundedRange:
-    """The exponential mechanism: epsilon-DP, and epsilon-bounded-range, which composes better.
+    """The exponential mechanism: privacy loss in some interval of this length, which composes better than epsilon-DP.
 
     Args:
-        epsilon: nats, above 0.
+        epsilon: nats, above 0; the mechanism is epsilon-DP as well.
     """
 
     epsilon: float
 
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """Several events for one answer, such as a threshold and a vote.
-
-    Args:
-        parts: in order.
-    """
-
-    parts: tuple[Event, ...]
+    def __post_init__(self) -> None:
+        """Refuse what bounds nothing."""
+        _check(self.epsilon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +88,65 @@ class NonPrivate:
     """Costs infinity: an answer without noise."""
 
 
-Event = Gaussian | Laplace | Pure | BoundedRange | Composed | NoOp | NonPrivate
-_SIMPLE: dict[str, type[Gaussian] | type[Laplace] | type[Pure] | type[BoundedRange] | type[NoOp] | type[NonPrivate]] = {
-    "gaussian": Gaussian,
-    "laplace": Laplace,
-    "pure": Pure,
-    "bounded_range": BoundedRange,
-    "no_op": NoOp,
-    "non_private": NonPrivate,
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """Several events for one answer, such as a threshold and a vote.
+
+    Args:
+        parts: in order, at least two; compositions among them are taken apart.
+    """
+
+    parts: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse parts that are no events; take nested compositions apart, so that equal costs are equal values."""
+        flat = tuple(one for part in self.parts for one in (part.parts if isinstance(part, Composed) else (part,)))
+        if len(flat) < 2 or not all(known(part) for part in flat):
+            raise ValueError(f"{flat} are not two or more privacy events")
+        object.__setattr__(self, "parts", flat)
+
+
+Simple = Gaussian | Laplace | Pure | BoundedRange | NoOp | NonPrivate
+Event = Simple | Composed
+_NAMES: dict[type[Simple], str] = {
+    Gaussian: "gaussian",
+    Laplace: "laplace",
+    Pure: "pure",
+    BoundedRange: "bounded_range",
+    NoOp: "no_op",
+    NonPrivate: "non_private",
 }
-_CALL = re.compile(r"(\w+)\(([^()]*)\)")
+_KINDS = {name: kind for kind, name in _NAMES.items()}
+_CALL = re.compile(r"([a-z_]+)\(([0-9.e+-]*)(,coarse)?\)", re.ASCII)
+_BETWEEN = re.compile(r"(?<=\))\+")
+
+
+def _check(number: float) -> None:
+    if not 0.0 < number < inf:
+        raise ValueError(f"a privacy event of {number}, which is not above 0 and finite")
+
+
+def known(value: object) -> bool:
+    """Say whether a value is one of the events here, or composed of them."""
+    return isinstance(value, Composed) or type(value) in _NAMES
 
 
 def text(event: Event) -> str:
     """Return an event as a ledger keeps it.
 
+    Raises:
+        ValueError: it is none.
+
     >>> text(Composed((Gaussian(2.5), Pure(0.1))))
     'gaussian(2.5)+pure(0.1)'
     """
     if isinstance(event, Composed):
-        return "+".join(text(part) for part in event.parts) or "no_op()"
-    name = next(name for name, kind in _SIMPLE.items() if type(event) is kind)
-    if isinstance(event, Gaussian) and not event.fine:
-        return f"gaussian({event.noise_multiplier!r},coarse)"
-    values = [getattr(event, field.name) for field in fields(event)]
-    return f"{name}({','.join(repr(value) for value in values if not isinstance(value, bool))})"
+        return "+".join(text(part) for part in event.parts)
+    if not known(event):
+        raise ValueError(f"there is no privacy event {event!r}")
+    numbers = [repr(float(value)) for each in fields(event) if type(value := getattr(event, each.name)) is not bool]
+    coarse = ["coarse"] if isinstance(event, Gaussian) and not event.fine else []
+    return f"{_NAMES[type(event)]}({','.join(numbers + coarse)})"
 
 
 def parse(written: str) -> Event:
@@ -116,21 +158,17 @@ def parse(written: str) -> Event:
     >>> parse("gaussian(2.5)+pure(0.1)")
     Composed(parts=(Gaussian(noise_multiplier=2.5, fine=True), Pure(epsilon=0.1)))
     """
-    parts = [_one(part) for part in written.split("+")]
+    parts = [_one(part) for part in _BETWEEN.split(written)]
     return parts[0] if len(parts) == 1 else Composed(tuple(parts))
 
 
 def _one(written: str) -> Event:
     found = _CALL.fullmatch(written)
-    kind = _SIMPLE.get(found[1]) if found else None
-    if found is None or kind is None:
+    kind = _KINDS.get(found[1]) if found else None
+    if found is None or kind is None or (found[3] and kind is not Gaussian):
         raise ValueError(f"there is no privacy event {written}")
-    arguments = [argument for argument in found[2].split(",") if argument]
-    coarse = kind is Gaussian and arguments[-1:] == ["coarse"]
-    numbers = [float(argument) for argument in (arguments[:-1] if coarse else arguments)]
-    expected = 0 if kind in (NoOp, NonPrivate) else 1
-    if len(numbers) != expected or any(not isfinite(n) or not 0 < n < inf for n in numbers):
-        raise ValueError(f"there is no privacy event {written}")
-    if coarse:
-        return Gaussian(numbers[0], fine=False)
-    return kind(*numbers)
+    try:
+        event = kind(*([float(found[2])] if found[2] else []))
+    except (TypeError, ValueError):
+        raise ValueError(f"there is no privacy event {written}") from None
+    return Gaussian(event.noise_multiplier, fine=False) if found[3] and isinstance(event, Gaussian) else event

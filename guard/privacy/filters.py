@@ -6,39 +6,35 @@ admitted answers together then have the guarantee that the bound stands for. Cos
 rounded up; bounds are rounded down; both stay below 2^53, where a Lua number is exact.
 
 * `gdp`: a unit is 1e-12 of mu^2. Stopping when the sum of mu_i^2 would pass B keeps everything sqrt(B)-GDP (Smith and
-  Thakurta, 2022, theorem 2; Koskela, Tobaben and Honkela, 2023, theorem 8). Exact for Gaussian answers.
-* `rdp`: a unit is 1e-12 of Renyi divergence at one order. Stopping when the sum at that order would pass B keeps it
-  B (Feldman and Zrnic, 2021, theorem 4.3; Whitehouse et al., 2023, for (epsilon, delta) directly).
+  Thakurta, 2022; Koskela, Tobaben and Honkela, 2023). Exact for Gaussian answers.
+* `rdp`: a unit is 1e-12 of Renyi divergence at one order. Stopping when the sum at that order would pass B keeps it B
+  (Feldman and Zrnic, 2021: the Renyi privacy filter); epsilon follows by Canonne, Kamath and Steinke, 2020,
+  proposition 12.
 
-The discrete Gaussian is not the Gaussian. With s grid steps a sigma the two differ by at most 1/(8 s^2) in total
-variation, a coordinate (docs/privacy.md has the three lines of proof), so `gdp` takes
-(1 + e^epsilon) * answers * columns / (8 s^2) off delta first. Where that is more than a thousandth of delta, or an
-event is not a fine Gaussian, the filter is `rdp`, whose bound the discrete Gaussian meets exactly (Canonne, Kamath and
-Steinke, 2020, theorem 4).
+The discrete Gaussian is not the Gaussian. `slack` is what the difference may come to over all answers; `limit` and
+`epsilon` of `gdp` take it off, for the greatest number of draws that the units can pay for. An event that is not a fine
+Gaussian needs `rdp`, whose bounds hold for discrete noise as it is. docs/privacy.md has the proofs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, floor, inf, log, log1p
-from typing import Literal, assert_never
+from math import ceil, exp, floor, inf
+from typing import Literal
 
-from guard.privacy.events import BoundedRange, Composed, Event, Gaussian, Laplace, NonPrivate, NoOp, Pure
+from guard.privacy.events import Composed, Event, Gaussian, NonPrivate, NoOp, known
 from guard.privacy.gaussian import epsilon_of, mu_of
+from guard.privacy.renyi import FINE_STEPS, ORDERS, added, rdp
 
 UNIT = 1e-12
 MOST = 2**53 - 1
-FINE_STEPS = 2**32
-"""Least grid steps a sigma of a fine discrete Gaussian."""
-_SLACK_SHARE = 1e-3
+COLUMNS = 2**16
+"""Most numbers that one Gaussian answer of `gdp` may consist of."""
+LEAST = 1000
+"""Fewest units that `gdp` takes for a Gaussian answer: below, rounding up to whole ones costs more than 0.1%."""
 _ROUNDING = 1e-13
 """Relative margin above what a few floating-point operations err by."""
-ORDERS: tuple[float, ...] = (
-    *(1.0 + i / 10 for i in range(1, 100)),
-    *(float(i) for i in range(11, 65)),
-    *(float(2**i) for i in range(7, 21)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,11 @@ class Filter:
     kind: Literal["gdp", "rdp"]
     order: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse an order that there is not."""
+        if not (self.order == 0.0 if self.kind == "gdp" else 1.0 < self.order < inf):
+            raise ValueError(f"there is no filter {self.kind} of order {self.order}")
+
     def __str__(self) -> str:
         return "gdp" if self.kind == "gdp" else f"rdp({self.order!r})"
 
@@ -60,53 +61,93 @@ class Filter:
         """Say whether costs of this event can be added up here."""
         if isinstance(event, Composed):
             return all(self.supports(part) for part in event.parts)
-        return (
-            self.kind == "rdp" or isinstance(event, NoOp | NonPrivate) or (isinstance(event, Gaussian) and event.fine)
-        )
+        if self.kind == "rdp" or isinstance(event, NoOp | NonPrivate):
+            return known(event)
+        return isinstance(event, Gaussian) and event.fine
 
     def loss(self, event: Event) -> float:
         """Return what one answer costs: mu^2, or the divergence at `order`; infinity for what is not private.
 
         Raises:
-            ValueError: `gdp` does not support the event.
+            ValueError: the filter does not support the event.
         """
+        if not self.supports(event):
+            raise ValueError(f"{self} cannot account for {event}")
         if isinstance(event, Composed):
             return sum(self.loss(part) for part in event.parts)
-        if not self.supports(event):
-            raise ValueError(f"gdp cannot account for {event}")
         if self.kind == "rdp":
             return rdp(event, self.order)
         if isinstance(event, Gaussian):
-            return 1.0 / event.noise_multiplier**2
+            return 1.0 / event.noise_multiplier / event.noise_multiplier
         return inf if isinstance(event, NonPrivate) else 0.0
 
     def cost(self, event: Event) -> int:
         """Return what one answer costs in units, rounded up; `MOST` + 1 for what no budget can pay.
 
-        >>> Filter("gdp").cost(Gaussian(1000.0))
-        1000001
+        Raises:
+            ValueError: the filter does not support the event.
+
+        >>> Filter("gdp").cost(Gaussian(1000.0)), Filter("gdp").cost(NonPrivate()) > MOST
+        (1000001, True)
         """
+        if isinstance(event, Composed):
+            return min(MOST + 1, sum(self.cost(part) for part in event.parts))
         loss = self.loss(event) * (1.0 + _ROUNDING) / UNIT
-        return MOST + 1 if not loss <= MOST else ceil(loss)
+        if not loss <= MOST:
+            return MOST + 1
+        least = 0 if isinstance(event, NoOp) else LEAST if self.kind == "gdp" else 1
+        return max(least, ceil(loss))
 
     def limit(self, epsilon: float, delta: float) -> int:
-        """Return how many units (epsilon, delta) allows, rounded down; 0 when it allows none."""
-        bound = mu_of(epsilon, delta) ** 2 if self.kind == "gdp" else epsilon - _converted(self.order, delta)
-        return max(0, min(MOST, floor(bound * (1.0 - _ROUNDING) / UNIT)))
+        """Return how many units (epsilon, delta) allows, rounded down; 0 when it allows none.
+
+        Raises:
+            ValueError: epsilon is negative or infinite, or delta is not between 0 and 1.
+        """
+        if self.kind == "rdp":
+            return _units(epsilon - added(self.order, delta))
+        most = _units(mu_of(epsilon, delta) ** 2)
+        nats, missed = slack(most / LEAST * COLUMNS, most * UNIT)
+        left = (delta - missed) * exp(-nats)
+        return 0 if epsilon <= nats or left <= 0.0 else min(most, _units(mu_of(epsilon - nats, left) ** 2))
 
     def epsilon(self, units: int, delta: float) -> float:
-        """Return the epsilon at `delta` that `units` stand for, rounded up: the odometer."""
+        """Return the epsilon at `delta` that `units` stand for, rounded up: the odometer.
+
+        Raises:
+            ValueError: delta is not between 0 and 1.
+        """
         if units <= 0:
             return 0.0
         bound = units * UNIT * (1.0 + _ROUNDING)
-        if self.kind == "gdp":
-            return epsilon_of(delta, bound**0.5)
-        return max(0.0, bound + _converted(self.order, delta))
+        if self.kind == "rdp":
+            return max(0.0, bound + added(self.order, delta))
+        nats, missed = slack(units / LEAST * COLUMNS, bound)
+        left = (delta - missed) * exp(-nats)
+        return inf if left <= 0.0 else (epsilon_of(left, bound**0.5) + nats) * (1.0 + _ROUNDING)
 
 
-def _converted(order: float, delta: float) -> float:
-    """Return what Renyi DP of `order` adds to epsilon (Canonne, Kamath and Steinke, 2020, proposition 12)."""
-    return log1p(-1.0 / order) - (log(delta) + log(order)) / (order - 1.0)
+def _units(bound: float) -> int:
+    return floor(min(float(MOST), max(0.0, bound * (1.0 - _ROUNDING) / UNIT)))
+
+
+def slack(draws: float, squares: float, steps: float = FINE_STEPS) -> tuple[float, float]:
+    """Return (nats, missed): what noise being discrete takes off epsilon, and off delta.
+
+    Answers that would be (epsilon - nats, (delta - missed) / e^nats)-DP under continuous noise are (epsilon, delta)-DP
+    under discrete noise. A draw's probability is at most e^(1 / 24 s^2) times that of Gaussian noise rounded to the
+    grid, which in turn is at most e^(k^2 / 24 s^4) times that of the draw, k steps from the middle; and all k^2 sum up
+    to at most (1.4 draws + 520) s^2, but for e^-130 (docs/privacy.md).
+
+    Args:
+        draws: numbers drawn, at most, over all answers.
+        squares: the sum of mu^2 over all answers, at most.
+        steps: grid steps a sigma, s, at least.
+
+    >>> slack(1e12, 2.0)[0] < 1e-8
+    True
+    """
+    return (4.0 * draws + 1100.0 + 2.0 * squares) / (24.0 * steps * steps), 4e-57
 
 
 def parse_filter(written: str) -> Filter:
@@ -120,7 +161,7 @@ def parse_filter(written: str) -> Filter:
     """
     if written == "gdp":
         return Filter("gdp")
-    if written.startswith("rdp(") and written.endswith(")") and float(written[4:-1]) > 1:
+    if written.startswith("rdp(") and written.endswith(")"):
         return Filter("rdp", float(written[4:-1]))
     raise ValueError(f"there is no filter {written}")
 
@@ -137,58 +178,8 @@ def choose(events: Sequence[Event], epsilon: float, delta: float, columns: int, 
     """
     if order is not None:
         return Filter("rdp", order)
+    filters = [Filter("rdp", candidate) for candidate in ORDERS]
     gdp = Filter("gdp")
-    if all(gdp.supports(event) for event in events):
-        least = max(1, min(gdp.cost(event) for event in events))
-        answers = gdp.limit(epsilon, delta) // least
-        if slack(epsilon, answers, columns) <= delta * _SLACK_SHARE:
-            return gdp
-    renyi = [Filter("rdp", candidate) for candidate in ORDERS]
-    return max(renyi, key=lambda f: f.limit(epsilon, delta) / max(1, *(f.cost(event) for event in events)))
-
-
-def slack(epsilon: float, answers: int, columns: int) -> float:
-    """Return what the discrete Gaussian's distance from the Gaussian takes off delta."""
-    return (1.0 + exp(min(epsilon, 700.0))) * answers * columns / (8.0 * FINE_STEPS**2)
-
-
-def rdp(event: Event, order: float) -> float:
-    """Return the Renyi divergence of `order` > 1 between neighbours: an upper bound, met for Gaussian and Laplace.
-
-    Sources: Gaussian, Laplace: Mironov, 2017, table II (a Laplace vector's is convex in the shift, so one coordinate
-    that takes all of the L1 sensitivity is the worst). Pure: Bun and Steinke, 2016, by randomised response, which every
-    epsilon-DP mechanism is a post-processing of (Kairouz, Oh and Viswanath, 2015). Bounded range: Cesar and Rogers,
-    2021, theorem 4: epsilon^2/8-CDP.
-
-    >>> round(rdp(Gaussian(10.0), 8.0), 4), round(rdp(Pure(0.1), 8.0), 4), rdp(NonPrivate(), 8.0)
-    (0.04, 0.0367, inf)
-    """
-    match event:
-        case Gaussian():
-            return order / (2.0 * event.noise_multiplier**2)
-        case Laplace():
-            return _laplace(1.0 / event.noise_multiplier, order)
-        case Pure():
-            return _pure(event.epsilon, order)
-        case BoundedRange():
-            return min(order * event.epsilon**2 / 8.0, _pure(event.epsilon, order))
-        case Composed():
-            return sum(rdp(part, order) for part in event.parts)
-        case NoOp():
-            return 0.0
-        case NonPrivate():
-            return inf
-        case _:
-            assert_never(event)
-
-
-def _laplace(epsilon: float, order: float) -> float:
-    first = log(order / (2.0 * order - 1.0)) + (order - 1.0) * epsilon
-    second = log((order - 1.0) / (2.0 * order - 1.0)) - order * epsilon
-    return (first + log1p(exp(second - first))) / (order - 1.0)
-
-
-def _pure(epsilon: float, order: float) -> float:
-    # log of (p^a q^(1-a) + q^a p^(1-a)) with p = e^eps / (1 + e^eps), q = 1 - p.
-    total = (order - 1.0) * epsilon - log1p(exp(-epsilon)) + log1p(exp(-(2.0 * order - 1.0) * epsilon))
-    return max(0.0, min(epsilon, total / (order - 1.0)))
+    if columns <= COLUMNS and all(gdp.supports(event) for event in events):
+        filters.insert(0, gdp)
+    return max(filters, key=lambda f: f.limit(epsilon, delta) / max(1, *(f.cost(event) for event in events)))

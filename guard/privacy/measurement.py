@@ -8,7 +8,8 @@ of that, and so do shares of votes: a record is in one shard. `quorum` stands fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from fractions import Fraction
+from math import inf, nextafter, sqrt
 from typing import Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ class Bounds:
         low: least value, for kind `value`.
         high: greatest value, for kind `value`.
         norm: greatest L2 norm, for kind `embedding`.
-        clip: what lies outside is moved to the nearest point of the domain; False: it is refused.
+        clip: what lies outside is moved into the domain; False: it is refused. Embeddings are always clipped.
     """
 
     kind: Kind
@@ -44,7 +45,7 @@ class Bounds:
     clip: bool = False
 
     def diameter(self, norm: Norm) -> float | None:
-        """Return the greatest distance of two answers; None when nothing bounds it.
+        """Return the greatest distance of two answers, rounded up; None when nothing bounds it.
 
         >>> Bounds("probabilities").diameter("l1"), Bounds("value", 0, 5).diameter("l2")
         (2.0, 5)
@@ -52,7 +53,9 @@ class Bounds:
         if self.kind == "probabilities":
             return _SIMPLEX[norm]
         if self.kind == "value" and self.low is not None and self.high is not None:
-            return self.high - self.low
+            rounded = self.high - self.low
+            short = rounded < inf and rounded < Fraction(self.high) - Fraction(self.low)
+            return nextafter(rounded, inf) if short else rounded
         if self.kind == "embedding" and self.norm is not None and norm != "l1":
             return 2.0 * self.norm
         return None
@@ -73,26 +76,28 @@ class Bounds:
             raise _outside()
         if self.kind == "probabilities":
             return self._simplex(scores)
-        if self.kind == "value":
-            bounded = np.clip(scores, -inf if self.low is None else self.low, inf if self.high is None else self.high)
+        # One column, since the interval bounds the distance of numbers and not of vectors.
+        if self.kind == "value" and self.low is not None and self.high is not None and scores.shape[1] == 1:
+            bounded = np.clip(scores, self.low, self.high)
             if not self.clip and not np.array_equal(bounded, scores):
                 raise _outside()
             return bounded
         if self.kind == "embedding" and self.norm is not None:
-            lengths = np.sqrt(np.square(scores).sum(axis=1, keepdims=True))
-            # Clipping to the norm is what the spec says by naming one.
-            return scores * np.minimum(1.0, self.norm / np.maximum(lengths, 1e-300))
+            # Divided by the greatest first, so that no square is beyond what float64 holds.
+            greatest = np.maximum(np.abs(scores).max(axis=1, keepdims=True, initial=0.0), 1e-290)
+            lengths = np.sqrt(np.square(scores / greatest).sum(axis=1, keepdims=True))
+            return scores * np.minimum(1.0, self.norm / greatest / np.maximum(lengths, 1.0))
         raise _outside()
 
     def _simplex(self, scores: Floats) -> Floats:
         bounded = np.maximum(scores, 0.0)
+        if self.clip:
+            bounded /= np.maximum(bounded.max(axis=1, keepdims=True, initial=0.0), 1.0)
         total = bounded.sum(axis=1, keepdims=True)
-        apart = (scores < -1e-6).any() or (np.abs(total - 1.0) > SUM_TOLERANCE).any()
-        if apart and not self.clip:
+        if not self.clip and ((scores < -1e-6).any() or not (np.abs(total - 1.0) <= SUM_TOLERANCE).all()):
             raise _outside()
-        empty = total[:, 0] <= 0
-        if empty.any():
-            bounded[empty], total[empty] = 1.0, bounded.shape[1]
+        empty = total[:, 0] <= 0.0
+        bounded[empty], total[empty] = 1.0, bounded.shape[1]
         return bounded / total
 
 
