@@ -19,7 +19,9 @@ from guard.cli.common import Exit, fail
 from guard.errors import GuardError, PolicyError, StateError, UpstreamError
 from guard.policy.suggest import closest
 
-COMMANDS: tuple[str, ...] = ("serve", "demo", "check", "explain", "schema", "selftest", "tune", "doctor")
+COMMANDS: tuple[str, ...] = (
+    "serve", "demo", "check", "explain", "schema", "selftest", "tune", "budget", "audit", "doctor",
+)  # fmt: skip
 
 _HELP = """usage: guard COMMAND [options]
 
@@ -34,6 +36,8 @@ start here:
                                                stand in front of your model, change nothing, count everything
   guard explain --policy balanced --api mlflow what a policy does to an answer, step by step
   guard check policy.yaml                      every mistake in a policy, with file and line
+  guard budget plan --epsilon 8 --answers 1000 --teachers 100
+                                               the noise that so much privacy takes, and what it leaves
 
 presets: observe (count only), balanced (customers first), strict (the model first), label-only
 options: every --option of a command is also GUARD_OPTION in the environment; guard COMMAND --help lists them
