@@ -93,8 +93,10 @@ class Bounds:
         bounded = np.maximum(scores, 0.0)
         if self.clip:
             bounded /= np.maximum(bounded.max(axis=1, keepdims=True, initial=0.0), 1.0)
+        elif (scores < -1e-6).any() or (scores > 1.0 + SUM_TOLERANCE).any():
+            raise _outside()
         total = bounded.sum(axis=1, keepdims=True)
-        if not self.clip and ((scores < -1e-6).any() or not (np.abs(total - 1.0) <= SUM_TOLERANCE).all()):
+        if not self.clip and (np.abs(total - 1.0) > SUM_TOLERANCE).any():
             raise _outside()
         empty = total[:, 0] <= 0.0
         bounded[empty], total[empty] = 1.0, bounded.shape[1]

@@ -19,7 +19,7 @@ ORDERS: tuple[float, ...] = tuple(
     sorted(
         # Those of opacus, so that it never admits more, and eight an octave, within 0.4% of the best order.
         {*(1.0 + i / 10 for i in range(1, 100)), *(float(i) for i in range(12, 64))}
-        | {float(f"{1.0 + 2.0 ** (i / 8):.3g}") for i in range(-6 * 8, 20 * 8)}
+        | {round(1.0 + float(f"{2.0 ** (i / 8):.3g}"), 9) for i in range(-6 * 8, 20 * 8)}
     )
 )
 _ROUNDING = 1e-15
