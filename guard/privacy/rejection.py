@@ -62,7 +62,7 @@ class Envelope:
         height: A.
         starts: least magnitude of each entry's block, shape (4096,); the tail's entries are the last.
         shares: n_j of each entry's block, shape (4096,).
-        ratios: A / n_j * 2^53; below 0 in the tail, which `keeps` leaves to `tail`.
+        ratios: A / n_j * 2^53, shape (4096,); the tail's mean nothing.
     """
 
     power: int
@@ -84,7 +84,8 @@ class Envelope:
         """Return what is kept of proposals: entry in the top 12 bits, then the sign, the offset in the lowest."""
         entries = (proposals >> np.uint64(64 - ENTRY_BITS)).astype(np.int64)
         signs = (proposals >> np.uint64(63 - ENTRY_BITS)).astype(np.int64) & 1
-        halves = self.starts[entries] + (proposals & np.uint64((1 << self.block_bits) - 1)).astype(np.int64)
+        starts = self.starts[entries]
+        halves = starts + (proposals & np.uint64((1 << self.block_bits) - 1)).astype(np.int64)
         magnitudes = (halves + signs).astype(np.float64)
         if self.power == 2:
             magnitudes *= magnitudes
@@ -95,7 +96,7 @@ class Envelope:
             return coins.decaying(self.height, int(self.shares[entries[i]]), gap, self.denominator)
 
         heads = coins.tosses(tosses, estimates, bracket, fresh)
-        tails = np.flatnonzero(self.starts[entries] == self.tail_start)
+        tails = np.flatnonzero(starts == self.tail_start)
         for i in tails.tolist():
             halves[i], heads[i] = self._tail(int(signs[i]), int(tosses[i]), fresh)
         return (halves ^ -signs)[heads]
@@ -138,7 +139,6 @@ def envelope(power: int, scale: int) -> Envelope:
     blocks = np.arange(len(counts), dtype=np.int64) << block_bits
     shares = np.repeat(np.array(counts, dtype=np.int64), counts)
     ratios = height / shares * 2.0**coins.MANTISSA
-    ratios[-counts[-1] :] *= -1.0
     starts = np.repeat(blocks, counts)
     return Envelope(power, denominator, block_bits, tail_bits, int(blocks[-1]), height, starts, shares, ratios)
 
