@@ -99,6 +99,8 @@ async def examine(
     active: Active, models: Models, state: str, secret_file: str | None, admin: str | None = None
 ) -> list[Finding]:
     """Look at everything; returns one finding or more for each thing."""
+    from guard.cli.durability import durability_findings
+
     plan = active.plan
     findings = [
         Finding("ok", "policy", f"{plan.name}, {plan.mode}, {len(plan.routes)} route(s), digest {plan.digest[:12]}")
@@ -106,7 +108,10 @@ async def examine(
     findings += [Finding("warn", "policy", f"{w.path}: {w.message}; {w.hint}") for w in plan.warnings]
     findings += [Finding("warn", "identity", warning) for warning in active.identity.warnings]
     findings += secret_findings(state, secret_file)
-    looks: list[Callable[[], Coroutine[None, None, list[Finding]]]] = [lambda: state_findings(state)]
+    looks: list[Callable[[], Coroutine[None, None, list[Finding]]]] = [
+        lambda: state_findings(state),
+        lambda: durability_findings(state, plan),
+    ]
     if models:
         looks.append(lambda: models_findings(active, models))
     else:

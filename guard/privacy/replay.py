@@ -26,6 +26,12 @@ def noted(account: Account, event: str) -> int:
     return sum(entry.amount for entry in account.entries if entry.event == event)
 
 
+def sums(account: Account) -> list[str]:
+    """Return what is wrong with a counter's sum; empty when nothing is."""
+    total, spent = sum(entry.amount for entry in account.entries), account.spend.spent
+    return [] if total == spent else [f"the journal adds up to {total}, the counter says {spent}"]
+
+
 def discrepancies(account: Account, terms: Terms, filter_: Filter) -> list[str]:
     """Return, in words, where a privacy counter, its journal and its ledger's terms disagree; empty when nowhere.
 
@@ -37,9 +43,7 @@ def discrepancies(account: Account, terms: Terms, filter_: Filter) -> list[str]:
     found: list[str] = []
     if account.budget not in terms.deltas and account.budget not in terms.floors:
         found.append("the ledger's terms know no such budget")
-    total = sum(entry.amount for entry in account.entries)
-    if total != account.spend.spent:
-        found.append(f"the journal adds up to {total}, the counter says {account.spend.spent}")
+    found += sums(account)
     for entry in account.entries:
         why = _unexplained(account, entry, terms.acts) if entry not in drawn(account) else _mispriced(entry, filter_)
         if why:

@@ -1,8 +1,8 @@
 -- Replaces a ledger's terms and some of its accounts, unless anything that the caller has read has changed since.
 --
 -- KEYS: the ledger's terms; then the counters.
--- ARGV[1], ARGV[2]: '1' and the terms read, or '0' when there were none. ARGV[3]: the new terms; '' leaves them. ARGV[4]: the random name
---   that these are known by.
+-- ARGV[1], ARGV[2]: '1' and the terms read, or '0' when there were none. ARGV[3]: the new terms; '' leaves the old ones.
+--   ARGV[4]: the random name that the new ones are known by.
 -- ARGV[5]: JSON list of accounts, in the order of the counters: {spent read, total read ('' for none), spent, total,
 --   ttl_ms or '0' (of a counter that is not there), {{event, rows, amount}...}}; every number as a text, to stay exact.
 -- Returns 1, or 0 when nothing was changed. How a counter looks: charge.lua.

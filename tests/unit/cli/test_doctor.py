@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from guard.cli.doctor import Finding, around_findings, own_addresses, reaches, redacted, secret_findings, state_findings
+from guard.cli.durability import durability_findings
 from guard.cli.main import main
+from guard.policy.load import load_plan
 from tests.support.clients import KeepAlive, infer
 from tests.support.processes import free_port, guard
+from tests.support.valkey import Valkey
 
 SECRET = "sixteen characters at least"
 POLICY = "version: 1\nname: looked-at\nroutes: [{api: open_inference}]\n"
@@ -266,3 +269,67 @@ def test_an_ingress_in_front_is_warned_of(tmp_path: Path, capsys: pytest.Capture
         assert line.startswith("warn")
         assert "address:127.0.0.1" in line
         assert "trusted_proxies" in line
+
+
+# -- what a state may lose ---------------------------------------------------------------------------------------------
+
+CLAIM = """version: 1
+name: claims
+routes:
+  - name: digits
+    api: kserve_v1
+    outputs: {kind: probabilities, classes: [a, b]}
+    privacy: {claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, records: 1000}
+    defences: [{kind: dp_gaussian, noise_multiplier: 20.0}]
+    budgets: [{kind: privacy, per: model, epsilon: 8, delta: 1.0e-6}]
+"""
+ACCEPTED = CLAIM.replace("records: 1000", "records: 1000, accept_lost_writes: one host without failover")
+DURABLE = "what was charged survives a crash and a power cut"
+
+
+def look(url: str, policy: str, folder: Path) -> list[Finding]:
+    (folder / "claims.yaml").write_text(policy)
+    plan = load_plan(folder / "claims.yaml", api="kserve_v1", env={})
+    return asyncio.run(durability_findings(url, plan))
+
+
+def test_sqlite_loses_nothing(tmp_path: Path) -> None:
+    assert look(f"sqlite:{tmp_path / 'guard.db'}", CLAIM, tmp_path) == [Finding("ok", "durability", DURABLE)]
+
+
+def test_a_state_that_cannot_be_asked_is_told_of_elsewhere(tmp_path: Path) -> None:
+    assert look("redis://127.0.0.1:1", CLAIM, tmp_path) == []
+    assert look("unknown:", CLAIM, tmp_path) == []
+
+
+def test_memory_cannot_bear_a_claim_and_is_no_news_without_one(tmp_path: Path) -> None:
+    (found,) = look("memory:", CLAIM, tmp_path)
+    assert (found.level, found.what) == ("fail", "durability")
+    assert "digits claim(s) differential privacy and does not accept that in words" in found.message
+    assert look("memory:", POLICY, tmp_path) == []
+
+
+def test_redis_is_told_what_to_set_and_a_claim_fails_without(tmp_path: Path) -> None:
+    with Valkey(tmp_path / "valkey", "--appendonly", "no", "--maxmemory", "100mb") as server:
+        server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        (plain,) = look(server.url, POLICY, tmp_path)
+        (claimed,) = look(server.url, CLAIM, tmp_path)
+        (accepted,) = look(server.url, ACCEPTED, tmp_path)
+        assert (plain.level, claimed.level, accepted.level) == ("warn", "fail", "warn")
+        advice = "; set appendonly yes and appendfsync always, maxmemory-policy noeviction"
+        assert all(advice in found.message for found in (plain, claimed, accepted))
+        assert "accept_lost_writes" in claimed.message
+        assert accepted.message.endswith("; digits accepts it: one host without failover")
+        for setting in (("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")):
+            server.command("CONFIG", "SET", *setting)
+        assert look(server.url, CLAIM, tmp_path) == [Finding("ok", "durability", DURABLE)]
+
+
+def test_doctor_fails_where_a_claim_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Valkey(tmp_path / "valkey", "--appendfsync", "everysec") as server:
+        (tmp_path / "secret").write_text(SECRET)
+        (tmp_path / "secret").chmod(0o600)
+        options = ("--state", server.url, "--secret-file", str(tmp_path / "secret"))
+        assert doctor(tmp_path, *options, policy=CLAIM) == 1
+        assert "; set appendfsync always" in capsys.readouterr().out
+        assert doctor(tmp_path, *options) == 0
