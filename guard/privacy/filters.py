@@ -117,6 +117,8 @@ class Filter:
         Raises:
             ValueError: delta is not between 0 and 1.
         """
+        if not 0.0 < delta < 1.0:
+            raise ValueError(f"delta {delta} is not between 0 and 1")
         if units <= 0:
             return 0.0
         bound = units * UNIT * (1.0 + _ROUNDING)
@@ -182,4 +184,9 @@ def choose(events: Sequence[Event], epsilon: float, delta: float, columns: int, 
     gdp = Filter("gdp")
     if columns <= COLUMNS and all(gdp.supports(event) for event in events):
         filters.insert(0, gdp)
-    return max(filters, key=lambda f: f.limit(epsilon, delta) / max(1, *(f.cost(event) for event in events)))
+
+    def answers(used: Filter) -> float:
+        dearest = max(map(used.cost, events), default=0)
+        return used.limit(epsilon, delta) / dearest if dearest else inf
+
+    return max(filters, key=answers)

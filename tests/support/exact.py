@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from math import comb, exp
+from math import exp, lgamma, log1p
 
 import numpy as np
 
@@ -50,10 +50,9 @@ def root(square: Fraction) -> Decimal:
 
 def responses(epsilon: float, count: int) -> tuple[Floats, Floats]:
     """Return losses and their probabilities of `count` randomised responses, each epsilon-DP."""
-    p = 1.0 / (1.0 + exp(-epsilon))
     wins = np.arange(count + 1, dtype=np.float64)
-    ways = np.array([float(comb(count, n)) for n in range(count + 1)])
-    return (2.0 * wins - count) * epsilon, ways * p**wins * (1.0 - p) ** (count - wins)
+    ways = np.array([lgamma(count + 1) - lgamma(n + 1) - lgamma(count - n + 1) for n in range(count + 1)])
+    return (2.0 * wins - count) * epsilon, np.exp(ways + wins * epsilon - count * log1p(exp(epsilon)))
 
 
 def mixed_delta(epsilon: float, mu: float, lotteries: Sequence[tuple[Floats, Floats]]) -> float:
