@@ -44,7 +44,7 @@ RESET = """examples:
 Without --scope a budget is reset for everybody, without --budget the whole ledger is.
 A reset is a promise broken: what was answered before stays known to whoever asked. So it needs a reason, which goes to
 the audit file, stays in the ledger's terms and is published with the guarantee ("counted since ..."). With SQLite, stop
-the guard first. With Redis it may run; the statement that it publishes follows at its next reload (SIGHUP).
+the guard first. With Redis it may run, and is to be reloaded then (SIGHUP), so that it publishes the reset.
 Exit 0: done; 2: usage; 3: the state is out of reach or in use; 5: there was nothing to reset.
 """
 MIGRATE = """examples:

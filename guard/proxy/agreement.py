@@ -43,6 +43,8 @@ class Agreements:
             raise PolicyError([Problem(f"claim: dp, but this state may lose charges: {why}", "privacy", hint=hint)])
         live = loads(await self._state.agree(route.ledger, private.terms.dumps()))
         if changes := private.terms.differs(live):
+            # Who has asked again is let through by the state, so the plan that still serves must not go on unasked.
+            self._known.pop(route.ledger, None)
             hint = (
                 "guard budget migrate --policy .. --state .. --reason .., after every guard on this ledger has stopped"
             )
