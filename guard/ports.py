@@ -5,15 +5,17 @@ Adapters live in `state/` and `upstream/`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from guard.model.exchange import Reply
     from guard.model.ledger import Account, Charge, Receipt, Spend
 
 Headers = list[tuple[bytes, bytes]]
+Heard = TypeVar("Heard")
+"""What becomes of one model's reply."""
 
 
 class Clock(Protocol):
@@ -154,8 +156,11 @@ class Upstreams(Upstream, Protocol):
         *,
         quorum: int,
         wait_s: float,
-    ) -> list[Reply | None]:
-        """Ask all models at once; return one entry a model in their order, None for one that failed or was late.
+        read: Callable[[Reply], Heard],
+    ) -> list[Heard | None]:
+        """Ask all models at once; return what `read` made of each one's reply, in their order.
+
+        None stands for a model that failed or was late.
 
         Args:
             method: as for `send`, and so are the next four.
@@ -163,8 +168,10 @@ class Upstreams(Upstream, Protocol):
             headers: same.
             body: same.
             timeout_s: same.
-            quorum: least number of answers with a status below 300.
-            wait_s: how long to wait for the others once `quorum` have answered.
+            quorum: least number of models that must be heard.
+            wait_s: how long to wait for the others once `quorum` are.
+            read: called with every reply of status 200 as soon as it is there; raises `UpstreamError` for a model that
+                has failed.
 
         Raises:
             UpstreamError: code `no_quorum`; `reached` is False only if certainly no model saw the request.

@@ -81,6 +81,18 @@ def combine(answers: Sequence[Answer | None], aggregate: str, quorum: int, bound
     return first
 
 
+def check_sound(answer: Answer, rows: int) -> None:
+    """Refuse at once what can count for nothing, whatever the other models say.
+
+    Raises:
+        UpstreamError: more rows than were asked for, or scores that are not finite.
+    """
+    if answer.rows > rows:
+        raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
+    if not all(np.isfinite(prediction.scores).all() for prediction in answer.predictions):
+        raise UpstreamError("the model's scores are not finite", code="unreadable_answer")
+
+
 def _missing(*, disagree: bool) -> UpstreamError:
     if disagree:
         return UpstreamError("the models' answers have different forms", code="models_disagree")

@@ -56,7 +56,7 @@ class Exchange:
     memo: Memo | None = None
     remembered: bool = False
     reply: Reply | None = None
-    replies: list[Reply | None] | None = None
+    answers: list[Answer | None] | None = None
     answer: Answer | None = None
     report: Report | None = None
     response: Response | None = None

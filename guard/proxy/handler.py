@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-from guard.engine.aggregate import combine
+from guard.engine.aggregate import check_sound, combine
 from guard.engine.failures import Phase, outcome
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import PrivateRun, release
@@ -155,10 +156,11 @@ class Handler:
                 x.reply = await self.upstream.send(x.method, target, headers, body, timeout_s)
             else:
                 quorum, wait_s = x.route.ensemble.quorum, x.route.ensemble.wait_s
-                x.replies = await self.upstream.send_all(
-                    x.method, target, headers, body, timeout_s, quorum=quorum, wait_s=wait_s
+                heard = await self.upstream.send_all(
+                    x.method, target, headers, body, timeout_s, quorum=quorum, wait_s=wait_s, read=partial(self.hear, x)
                 )
-                x.reply = next(reply for reply in x.replies if reply is not None)
+                x.reply = next(one[0] for one in heard if one is not None)
+                x.answers = [None if one is None else one[1] for one in heard]
         finally:
             x.upstream_s = self.clock.monotonic_s() - began
         if x.reply.status >= 300 and not shadow:
@@ -168,7 +170,7 @@ class Handler:
         """Decode the model's answer; one with more predictions than rows charged is withheld."""
         if x.reply is None or x.reading is None or x.reply.status != 200:
             return
-        x.answer = self.combined(x, x.reading) if x.replies is not None else self.decoded(x, x.reply, x.reading)
+        x.answer = self.decoded(x, x.reply, x.reading) if x.answers is None else self.combined(x, x.answers)
         if x.answer.rows > x.rows:
             raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
         if x.route.scales:
@@ -178,17 +180,19 @@ class Handler:
         """Decode one model's answer."""
         return x.route.codec.answer(clean_reply(reply, x.active.plan.limits.answer_bytes), reading)
 
-    def combined(self, x: Exchange, reading: Reading) -> Answer:
-        """Decode every model's answer and put them together; one that cannot be read is a model that failed."""
+    def hear(self, x: Exchange, reply: Reply) -> tuple[Reply, Answer]:
+        """Decode one model's answer of several; one that cannot be used is a model that failed."""
+        if x.reading is None:
+            raise InvariantError("an answer to nothing that was read")
+        answer = self.decoded(x, reply, x.reading)
+        check_sound(answer, x.rows)
+        return reply, answer
+
+    def combined(self, x: Exchange, answers: list[Answer | None]) -> Answer:
+        """Put the models' answers together."""
         ensemble, private = x.route.ensemble, x.route.private
-        if ensemble is None or x.replies is None:
+        if ensemble is None:
             raise InvariantError("there is no ensemble")
-        answers: list[Answer | None] = []
-        for reply in x.replies:
-            try:
-                answers.append(None if reply is None else self.decoded(x, reply, reading))
-            except UpstreamError:
-                answers.append(None)
         bounds = None if private is None else private.bounds
         return combine(answers, ensemble.aggregate, ensemble.quorum, bounds, x.rows)
 

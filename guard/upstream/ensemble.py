@@ -12,14 +12,15 @@ import asyncio
 import logging
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from guard.errors import UpstreamError
+from guard.ports import Heard
 from guard.upstream.http import HttpUpstream
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Task, TimerHandle
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from guard.model.exchange import Reply
     from guard.ports import Headers
@@ -74,8 +75,10 @@ class Upstreams:
             return await self._models[0].send(method, target, headers, body, timeout_s)
         if method not in (b"GET", b"HEAD"):
             raise UpstreamError("no route puts the models' answers together", code="no_single_model", reached=False)
-        replies = await self.send_all(method, target, headers, body, timeout_s, quorum=self.quorum, wait_s=0)
-        return next(reply for reply in replies if reply is not None)
+        heard = await self.send_all(
+            method, target, headers, body, timeout_s, quorum=self.quorum, wait_s=0, read=lambda reply: reply
+        )
+        return next(reply for reply in heard if reply is not None)
 
     async def send_all(
         self,
@@ -87,8 +90,9 @@ class Upstreams:
         *,
         quorum: int,
         wait_s: float,
-    ) -> list[Reply | None]:
-        """Ask all models at once; return one entry a model in their order.
+        read: Callable[[Reply], Heard],
+    ) -> list[Heard | None]:
+        """Ask all models at once; return what `read` made of each one's reply, in their order.
 
         Args:
             method: `b"POST"` and the like.
@@ -96,8 +100,10 @@ class Upstreams:
             headers: end-to-end headers.
             body: the whole body.
             timeout_s: for everything.
-            quorum: least number of answers with status 200.
-            wait_s: how long to wait for the others once `quorum` have answered.
+            quorum: least number of models that must be heard.
+            wait_s: how long to wait for the others once `quorum` are.
+            read: called with every reply of status 200 as soon as it is there, while others are still on their way. A
+                model whose reply it cannot read (`UpstreamError`, or anything else) has failed.
 
         Returns:
             None for a model that failed, answered with another status than 200, or was late.
@@ -108,7 +114,7 @@ class Upstreams:
             ClientError: as for `send`.
         """
         loop = asyncio.get_running_loop()
-        round_ = _Round(loop, len(self._models), quorum, wait_s)
+        round_ = _Round(loop, len(self._models), quorum, wait_s, read)
         tasks = [loop.create_task(model.send(method, target, headers, body, timeout_s)) for model in self._models]
         for place, task in enumerate(tasks):
             task.add_done_callback(partial(round_.ended, place))
@@ -164,7 +170,7 @@ def some(count: int, failing: dict[str, str]) -> str:
     return f"{count - len(failing)} of {count} models answer; not {', '.join(named)}{rest}"
 
 
-class _Round:
+class _Round(Generic[Heard]):
     """One request on its way to all models.
 
     `over` ends the wait; `failures` tells for each model that failed why it did.
@@ -176,18 +182,22 @@ class _Round:
         "_good",
         "_loop",
         "_quorum",
+        "_read",
         "_refusals",
         "_seen",
         "_timed_out",
         "_timer",
         "_wait_s",
         "failures",
+        "heard",
         "over",
-        "replies",
     )
 
-    def __init__(self, loop: AbstractEventLoop, count: int, quorum: int, wait_s: float) -> None:
+    def __init__(
+        self, loop: AbstractEventLoop, count: int, quorum: int, wait_s: float, read: Callable[[Reply], Heard]
+    ) -> None:
         self._loop = loop
+        self._read = read
         self._quorum = quorum
         self._wait_s = wait_s
         self._good = 0
@@ -198,7 +208,7 @@ class _Round:
         self._timer: TimerHandle | None = None
         self._bug: BaseException | None = None
         self.failures: dict[int, str] = {}
-        self.replies: list[Reply | None] = [None] * count
+        self.heard: list[Heard | None] = [None] * count
         self.over: Future[None] = loop.create_future()
 
     def ended(self, place: int, task: Task[Reply]) -> None:
@@ -221,15 +231,20 @@ class _Round:
 
     def _replied(self, place: int, reply: Reply) -> None:
         self._seen = True
-        if reply.status == 200:
-            self.replies[place] = reply
-            self._good += 1
-        else:
+        if reply.status != 200:
             self._refusals[reply.status] += 1
             self.failures[place] = f"answered {reply.status}"
+            return
+        try:
+            self.heard[place] = self._read(reply)
+            self._good += 1
+        except UpstreamError as error:
+            self.failures[place] = error.message
+        except Exception as error:  # Whatever one model says, only its own answer may be lost by it.
+            self.failures[place] = f"cannot be read: {type(error).__name__}"
 
     def _judge(self) -> None:
-        count = len(self.replies)
+        count = len(self.heard)
         pending = count - self._good - len(self.failures)
         if not pending:
             self._end()
@@ -250,8 +265,8 @@ class _Round:
         if self._timer is not None:
             self._timer.cancel()
 
-    def result(self) -> list[Reply | None]:
-        """Return the replies.
+    def result(self) -> list[Heard | None]:
+        """Return what was heard.
 
         Raises:
             UpstreamError: they are fewer than the quorum.
@@ -259,9 +274,9 @@ class _Round:
         if self._bug is not None:
             raise self._bug
         if self._good >= self._quorum:
-            return self.replies
+            return self.heard
         status, most = next(iter(self._refusals.most_common(1)), (0, 0))
-        if status in _REJECTIONS and most > len(self.replies) - self._quorum:
+        if status in _REJECTIONS and most > len(self.heard) - self._quorum:
             raise UpstreamError("the models refused this request", code="upstream_rejected", status=status)
         raise UpstreamError(
             "too few models answered",

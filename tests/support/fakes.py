@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.model.exchange import Reply
-from guard.ports import Headers, State
+from guard.ports import Headers, Heard, State
 from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
 from guard.proxy.handler import Handler
@@ -70,9 +70,10 @@ class ScriptedUpstream:
         *,
         quorum: int,
         wait_s: float,
-    ) -> list[Reply | None]:
+        read: Callable[[Reply], Heard],
+    ) -> list[Heard | None]:
         del wait_s
-        return [await self.send(method, target, headers, body, timeout_s) for _ in range(quorum)]
+        return [read(await self.send(method, target, headers, body, timeout_s)) for _ in range(quorum)]
 
     async def aclose(self) -> None:
         return

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from guard.defences.base import Defence
 from guard.defences.label_only import LabelOnly
-from guard.engine.aggregate import combine
+from guard.engine.aggregate import check_sound, combine
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import release
 from guard.errors import UpstreamError
@@ -96,6 +96,14 @@ def test_where_the_domain_clips_nothing_is_left_out() -> None:
     clips = Bounds("value", 0.0, 1.0, clip=True)
     assert scores_of(combine([answered([[7.0]]), answered([[-3.0]])], "mean", 2, clips, 1)).tolist() == [[0.5]]
     assert code([answered([[7.0]]), answered([[0.5]])], 2, Bounds("value", 0.0, 1.0)) == "no_quorum"
+
+
+def test_what_can_count_for_nothing_is_refused_at_once() -> None:
+    check_sound(answered(A), 1)
+    check_sound(answered([[0.9, 0.9, 0.9]]), 1)
+    for unsound in (answered([*A, *A]), answered([[np.nan, 0.5, 0.5]]), answered([[np.inf, 0.0, 0.0]])):
+        with pytest.raises(UpstreamError):
+            check_sound(unsound, 1)
 
 
 def test_fewer_than_the_quorum_fail_closed() -> None:

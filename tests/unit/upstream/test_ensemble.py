@@ -17,6 +17,8 @@ from tests.support.processes import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from guard.model.exchange import Reply
+
 LONG_S = 30.0
 SHORT_S = 0.05
 
@@ -99,9 +101,18 @@ def up(name: str, status: int = 200, *, size: int = 0) -> Server:
     return server
 
 
+def said(reply: Reply) -> str:
+    """Return what a server says; `garbage` cannot be read, and `bug` brings the reader down."""
+    text = reply.body.decode()
+    if text == "garbage":
+        raise UpstreamError("it cannot be read", code="unreadable_answer")
+    if text == "bug":
+        raise ZeroDivisionError
+    return text
+
+
 async def ask(upstreams: Upstreams, quorum: int, wait_s: float = LONG_S, timeout_s: float = LONG_S) -> list[str | None]:
-    replies = await upstreams.send_all(b"POST", b"/infer", [], b"{}", timeout_s, quorum=quorum, wait_s=wait_s)
-    return [None if reply is None else reply.body.decode() for reply in replies]
+    return await upstreams.send_all(b"POST", b"/infer", [], b"{}", timeout_s, quorum=quorum, wait_s=wait_s, read=said)
 
 
 async def refused(upstreams: Upstreams, quorum: int, timeout_s: float = LONG_S) -> UpstreamError:
@@ -148,6 +159,17 @@ async def test_what_is_late_is_left_out_and_its_connection_closed(wait_s: float)
             await late.left.wait() if late.asked.is_set() else None
         late.ready.set()
         assert await ask(upstreams, 3) == ["a", "late", "b"]
+
+
+async def test_what_cannot_be_read_does_not_count_towards_the_quorum() -> None:
+    late = Server("late")
+    async with running(up("garbage"), up("bug"), up("a"), late) as upstreams:
+        asked = asyncio.create_task(ask(upstreams, 2, wait_s=0))
+        await late.asked.wait()
+        late.ready.set()
+        assert await asked == [None, None, "a", "late"]
+        error = await refused(upstreams, 3)
+        assert (error.code, error.reached) == ("no_quorum", True)
 
 
 async def test_the_round_fails_as_soon_as_the_quorum_is_out_of_reach() -> None:
@@ -209,7 +231,7 @@ async def test_a_caller_that_leaves_takes_all_requests_along() -> None:
 async def test_a_request_that_cannot_be_written_is_the_clients_error() -> None:
     async with running(up("a"), up("b")) as upstreams:
         with pytest.raises(ClientError):
-            await upstreams.send_all(b"POST", b"/", [(b"x", b"a\r\nb: c")], b"", LONG_S, quorum=1, wait_s=0)
+            await upstreams.send_all(b"POST", b"/", [(b"x", b"a\r\nb: c")], b"", 9.0, quorum=1, wait_s=0, read=said)
 
 
 async def test_the_only_model_answers_with_what_it_said() -> None:
