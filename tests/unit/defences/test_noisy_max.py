@@ -79,6 +79,14 @@ def test_threshold_and_vote_are_always_charged_both() -> None:
     assert bound("noisy_max", noise_multiplier=20.0).event() == Gaussian(20.0)
 
 
+def test_a_threshold_whose_noise_has_few_steps_is_accounted_as_such() -> None:
+    # A thousandth of 1 / 4096: float64 has no room for 2^32 steps of it beside a score of 1.
+    event = bound(
+        "noisy_max", quorum=4096, noise_multiplier=20.0, threshold=0.6, threshold_noise_multiplier=0.001
+    ).event()
+    assert event == Composed((Gaussian(0.001, fine=False), Gaussian(20.0)))
+
+
 def test_a_known_threshold_leaves_less_for_the_vote() -> None:
     aim = {"epsilon": 8.0, "delta": 1e-6, "answers": 1000}
     alone = bound("noisy_max", aim).event()
