@@ -17,7 +17,7 @@ FINE_STEPS = 2**32
 """Least grid steps a sigma of a fine discrete Gaussian, and a scale of a discrete Laplace."""
 ORDERS: tuple[float, ...] = tuple(
     sorted(
-        # Those of opacus, so that it never admits more, and eight an octave, within 0.4% of the best order.
+        # Those of opacus, so that it never admits more, and eight an octave, within 0.2% of the best order.
         {*(1.0 + i / 10 for i in range(1, 100)), *(float(i) for i in range(12, 64))}
         | {round(1.0 + float(f"{2.0 ** (i / 8):.3g}"), 9) for i in range(-6 * 8, 20 * 8)}
     )
