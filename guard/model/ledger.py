@@ -24,6 +24,17 @@ Denied by any: nothing is charged anywhere. Otherwise everything is charged at o
 
 The receipt says what each counter was increased by. A refund takes off just that, never below zero, and forgets the new
 digests; a counter that is gone stays gone.
+
+A charge with an `event` is of a privacy budget, and is **journalled**. In the atomic step that adds `a` > 0 to `spent`,
+the counter's journal gets the entry (event, rows, a); a refund that takes `b` > 0 off enters (event, -rows, -b), where
+rows are in proportion if less was left than had been charged. Nothing else changes a journalled counter but an
+operator's rewrite, which enters what it does. So for every counter, at every moment,
+
+    spent = sum of the amounts of all its entries,
+
+which is what replaying means. Entries are only ever added. Of a long journal the oldest are folded into a checkpoint, a
+total for each event; folding moves what it takes from the one to the other, and keeps the sum. A counter is either
+journalled by all of its charges or by none. With its window a counter and its journal are forgotten together.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +13,10 @@ from guard.errors import InvariantError, StateError
 from guard.model.ledger import Admission, Charge, Spend
 from guard.state.redis import RedisState
 from tests.support.valkey import Valkey, free_port
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 NOW_S = 1_700_000_040.0
@@ -42,20 +42,6 @@ async def state(valkey: Valkey) -> AsyncIterator[RedisState]:
     opened = RedisState(valkey.url, timeout_s=0.5)
     yield opened
     await opened.aclose()
-
-
-async def eventually(call: Callable[[], Awaitable[object]]) -> None:
-    """Call until there is no StateError: for servers that need a moment to know who they are."""
-    deadline = time.monotonic() + 20.0
-    while True:
-        try:
-            await call()
-        except StateError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.01)
-        else:
-            return
 
 
 async def test_two_replicas_never_overspend(valkey: Valkey) -> None:
