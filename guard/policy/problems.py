@@ -60,7 +60,7 @@ def problems_of(error: ValidationError, data: object) -> list[Problem]:
     """
     found: dict[str, list[tuple[bool, Problem]]] = {}
     for details in error.errors(include_url=False):
-        steps, in_union = _steps(details["loc"], data)
+        steps, in_union = _steps(details["loc"], data, details["input"])
         problem = _problem(details, steps)
         # pydantic counts only valid members, so a list with a bad one can seem too short.
         counted = details["type"] == "too_short" and len(cast("list[object]", details["input"])) > 0
@@ -86,14 +86,17 @@ def _join(path: str, entries: list[tuple[bool, Problem]]) -> Problem:
     return Problem(f"{name} " + " or ".join(said).replace(" or must be ", " or "), path, hint=hint)
 
 
-def _steps(location: tuple[Step, ...], data: object) -> tuple[list[Step], bool]:
-    """Return the path inside the data, and whether pydantic named a branch of a union (a kind, a type) at its end."""
+def _steps(location: tuple[Step, ...], data: object, given: object) -> tuple[list[Step], bool]:
+    """Return the path inside the data, and whether pydantic named a branch of a union (a kind, a type) at its end.
+
+    What is wrong with a map as a whole stands at its kind, and has the map itself as input.
+    """
     steps: list[Step] = []
     branch = False
     here = data
     for index, step in enumerate(location):
         last = index == len(location) - 1
-        is_step, inside = _inside(here, step, last=last, tagged=branch)
+        is_step, inside = _inside(here, step, last=last, tagged=branch, whole=here is given)
         if is_step:
             steps.append(step)
             here = inside
@@ -101,7 +104,7 @@ def _steps(location: tuple[Step, ...], data: object) -> tuple[list[Step], bool]:
     return steps, branch
 
 
-def _inside(here: object, step: Step, *, last: bool, tagged: bool) -> tuple[bool, object]:
+def _inside(here: object, step: Step, *, last: bool, tagged: bool, whole: bool) -> tuple[bool, object]:
     """Return whether `step` leads into the data (or into what is missing there), and what stands there."""
     if isinstance(here, list) and isinstance(step, int):
         items = cast("list[object]", here)
@@ -109,7 +112,7 @@ def _inside(here: object, step: Step, *, last: bool, tagged: bool) -> tuple[bool
     if isinstance(here, dict):
         members = cast("dict[Step, object]", here)
         # A kind is named before the keys of its spec: it is a step only where it stands last, or behind another branch.
-        if not last and not tagged and members.get("kind") == step:
+        if (not last or whole) and not tagged and members.get("kind") == step:
             return False, None
         return step in members or last, members.get(step)
     return False, None

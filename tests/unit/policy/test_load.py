@@ -150,6 +150,13 @@ def test_missing_keys_are_told(tmp_path: Path) -> None:
     assert {p.message for p in problems(tmp_path, "name: x\n")} == {"version is missing", "routes is missing"}
 
 
+def test_what_is_wrong_with_a_defence_as_a_whole_is_told_where_it_stands(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, route("    defences: [{kind: dp_gaussian}]\n"))
+    assert problem.path == "routes[0].defences[0]"
+    assert problem.line == 5
+    assert problem.message.startswith("defences[0]: nothing says how much noise")
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "3\n"])
 def test_a_policy_is_a_map(tmp_path: Path, text: str) -> None:
     (problem,) = problems(tmp_path, text)
