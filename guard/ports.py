@@ -111,7 +111,8 @@ class Books(Protocol):
     async def rewrite(self, ledger: str, old: bytes | None, new: bytes | None, accounts: Sequence[Account]) -> bool:
         """Replace the terms and the given accounts, in one step, if `old` is still in force; False when it is not.
 
-        No new terms leave those in force. An account's entries replace its checkpoint, and its journal begins anew.
+        False, too, when an account is no longer as `accounts` returned it. No new terms leave those in force. An
+        account's entries replace its checkpoint, and its journal begins anew.
         """
         ...
 
