@@ -20,7 +20,7 @@ from guard.policy.contradictions import (
     warn_unreached,
 )
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
-from guard.policy.private import Made, bind, check_priced, filters, make, terms_of
+from guard.policy.private import Made, bind, check_orders, check_priced, filters, make, terms_of
 from guard.policy.schema import Policy, Route
 from guard.wire.base import Codec, Endpoint, Reader
 from guard.wire.registry import API_NAMES, codec_class
@@ -75,6 +75,7 @@ def _routes(sound: list[tuple[str, Route, Codec]], parent: Mode, api: str) -> tu
             problems.append(Problem(str(error), f"{at}.defences", hint="guard budget plan finds noise that does"))
         else:
             bindable.append((_ledger(route, parent), route))
+    problems += check_orders([(at, _ledger(route, parent), route) for at, route, _ in sound])
     found = filters(bindable)
     terms = terms_of(bindable, found)
     routes: list[RoutePlan] = []

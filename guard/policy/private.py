@@ -106,6 +106,25 @@ def filters(routes: Sequence[tuple[str, Route]]) -> dict[str, Filter]:
     return found
 
 
+def check_orders(routes: Sequence[tuple[str, str, Route]]) -> list[Problem]:
+    """Budgets that share a ledger are accounted at one order.
+
+    Args:
+        routes: (path, ledger, route).
+    """
+    problems: list[Problem] = []
+    first: dict[str, float] = {}
+    for at, ledger, route in routes:
+        for i, budget in enumerate(route.budgets):
+            if not isinstance(budget, Privacy) or budget.order is None:
+                continue
+            known = first.setdefault(ledger, budget.order)
+            if known != budget.order:
+                message = f"another budget of this ledger is accounted at order {known:g}"
+                problems.append(Problem(message, f"{at}.budgets[{i}].order", hint="write the same order on all"))
+    return problems
+
+
 def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) -> Made:
     """Return what the route runs on; it has passed `check_private`."""
     claim = route.privacy or Claim()

@@ -204,6 +204,15 @@ def test_routes_that_share_a_ledger_share_its_filter(tmp_path: Path) -> None:
     assert filters.pop().startswith("rdp(")
 
 
+def test_budgets_of_one_ledger_have_one_order(tmp_path: Path) -> None:
+    two = "budgets: [{kind: privacy, per: model, epsilon: 4, delta: 1.0e-6, order: 8}, {kind: privacy, per: client,"
+    found = problem(tmp_path, OUTPUTS, NOISE, f"{two} epsilon: 4, delta: 1.0e-6, order: 9}}]")
+    assert (found.path, "order 8" in found.message) == ("routes[0].budgets[1].order", True)
+    made = route(tmp_path, OUTPUTS, NOISE, f"{two} epsilon: 4, delta: 1.0e-6, order: 8}}]")
+    assert made.private is not None
+    assert str(made.private.filter) == "rdp(8.0)"
+
+
 def test_the_fingerprint_follows_what_a_release_depends_on(tmp_path: Path) -> None:
     def fingerprint(*lines: str) -> bytes:
         made = route(tmp_path, OUTPUTS, BUDGET, *lines)
