@@ -137,6 +137,8 @@ def _shown(ledger: Ledger, on: list[tuple[RoutePlan, Budget]], wanted: Wanted, n
     scopes = dict.fromkeys(nothing, (floor, floor)) | scopes
     if wanted.scopes:
         scopes = {scope: pair for scope, pair in scopes.items() if scope in wanted.scopes}
+    # One budget has one limit, so who has spent most is nearest to the end.
+    nearest = sorted(scopes.items(), key=lambda item: (-item[1][0], item[0]))[: wanted.most]
     lines = [
         Spending(
             scope=scope,
@@ -146,9 +148,8 @@ def _shown(ledger: Ledger, on: list[tuple[RoutePlan, Budget]], wanted: Wanted, n
             epsilon=_epsilon(ledger, route, budget, units),
             used=None if limit is None else units / max(1, limit),
         )
-        for scope, (units, total) in scopes.items()
+        for scope, (units, total) in nearest
     ]
-    lines.sort(key=lambda s: (-(s.used or 0.0), -s.spent, s.scope))
     return Shown(
         ledger=ledger.name,
         budget=name,
@@ -162,8 +163,8 @@ def _shown(ledger: Ledger, on: list[tuple[RoutePlan, Budget]], wanted: Wanted, n
         ends=instant((window + 1) * length_s) if length_s else None,
         floor=floor,
         differs=differs,
-        scopes=lines[: wanted.most],
-        hidden=max(0, len(lines) - wanted.most),
+        scopes=lines,
+        hidden=len(scopes) - len(lines),
     )
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, inf
 
 from guard.model.ledger import Account, Entry, Spend
@@ -57,17 +58,19 @@ class Change:
 
     def matched(self, units: int) -> int:
         """Return new units whose epsilon is no lower than that of old `units`, at every delta; the least to 1e-10."""
-        return max((self._matched(units, delta) for delta in self.deltas), default=0)
+        return max((_matched(self.old, self.new, units, delta) for delta in self.deltas), default=0)
 
-    def _matched(self, units: int, delta: float) -> int:
-        epsilon = self.old.epsilon(units, delta) * (1.0 + _SAFE)
-        if not 0 < epsilon < inf:
-            return MOST if epsilon else 0
-        # The inverse rounds down; it is raised by ever more until epsilon is reached.
-        guess, more = max(1, self.new.limit(epsilon, delta)), _SAFE
-        while guess < MOST and self.new.epsilon(guess, delta) < epsilon:
-            guess, more = min(MOST, guess + ceil(guess * more)), more * 2
-        return guess
+
+@lru_cache(65_536)  # many clients have spent the same, and each costs two bisections
+def _matched(old: Filter, new: Filter, units: int, delta: float) -> int:
+    epsilon = old.epsilon(units, delta) * (1.0 + _SAFE)
+    if not 0 < epsilon < inf:
+        return MOST if epsilon else 0
+    # The inverse rounds down; it is raised by ever more until epsilon is reached.
+    guess, more = max(1, new.limit(epsilon, delta)), _SAFE
+    while guess < MOST and new.epsilon(guess, delta) < epsilon:
+        guess, more = min(MOST, guess + ceil(guess * more)), more * 2
+    return guess
 
 
 @dataclass(frozen=True, slots=True)
