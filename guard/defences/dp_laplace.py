@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.mechanism import Calibrated, Granularity
+from guard.defences.calibrated import Calibrated, Granularity
 from guard.model.arrays import Floats
 from guard.model.outputs import Kind
 from guard.privacy import discrete

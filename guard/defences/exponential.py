@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.mechanism import Epsilon, Mechanism, labels
+from guard.defences.mechanism import Mechanism, labels
 from guard.model.arrays import Floats
 from guard.model.outputs import Kind
 from guard.privacy import discrete
@@ -41,7 +41,7 @@ class Exponential(Mechanism, frozen=True):
     norm: ClassVar[Norm] = "linf"
 
     kind: Literal["exponential"] = "exponential"
-    epsilon: Epsilon = Field(examples=[1.0])
+    epsilon: float = Field(gt=0, le=1000, examples=[1.0])
 
     def solved(self) -> Self:
         """Return a bound mechanism with its grid: its scale is the sensitivity in whole steps, 2^32 of them or more."""

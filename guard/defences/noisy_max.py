@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.mechanism import Calibrated, NoiseMultiplier, labels
+from guard.defences.calibrated import Calibrated, NoiseMultiplier
+from guard.defences.mechanism import labels
 from guard.model.arrays import Bools, Floats
 from guard.model.outputs import Kind
 from guard.privacy import discrete

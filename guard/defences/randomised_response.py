@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.mechanism import Epsilon, Mechanism, labels
+from guard.defences.mechanism import Mechanism, labels
 from guard.model.arrays import Floats
 from guard.model.outputs import Kind
 from guard.privacy import discrete
@@ -40,7 +40,7 @@ class RandomisedResponse(Mechanism, frozen=True):
     norm: ClassVar[Norm] = "linf"
 
     kind: Literal["randomised_response"] = "randomised_response"
-    epsilon: Epsilon = Field(examples=[1.0])
+    epsilon: float = Field(gt=0, le=1000, examples=[1.0])
 
     def draw(self, scores: Floats, batch: Batch, rng: Randomness) -> Batch:
         """Return one-hot rows."""
