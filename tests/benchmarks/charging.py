@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.charging
 
-Calls with a budget of rows alone take turns with calls that have privacy budgets beside it, so that a busy machine slows
-both; of the rounds of each the best counts. CPU is `process_time`: of all threads of this process, the kernel's part
-included, so SQLite's fsync is in it as far as it costs CPU. The server of Redis is another process, told apart.
+Calls with a budget of rows alone take turns with calls that have privacy budgets beside it, so that a busy machine
+slows both; of the rounds of each the best counts. CPU is `process_time`: of all threads of this process, the kernel's
+part included, so SQLite's fsync is in it as far as it costs CPU. The server of Redis is another process, told apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ NOW_S = 1_800_000_000.0
 MOST = 2**53 - 1
 ROWS = Charge("rows/client", "client:a", 86_400, MOST, 1)
 CLIENT = Charge("privacy/client", "client:a", 0, MOST, 1_000_001, event="gaussian(1000.0)", rows=1)
-ALL = (CLIENT, CLIENT._replace(budget="privacy/group", scope="group:g"), CLIENT._replace(budget="privacy/model", scope="model"))
+ALL = (
+    CLIENT,
+    CLIENT._replace(budget="privacy/group", scope="group:g"),
+    CLIENT._replace(budget="privacy/model", scope="model"),
+)
 PLANS = {"rows": (ROWS,), "rows and privacy": (ROWS, CLIENT), "rows and privacy of three scopes": (ROWS, *ALL)}
 
 
@@ -33,7 +37,10 @@ async def round_us(state: State, charges: tuple[Charge, ...], calls: int, caller
     """Charge from many callers at once and return the CPU that a call took."""
 
     async def one(number: int) -> None:
-        mine = [charge._replace(scope=f"{charge.scope}{number}" if "client" in charge.scope else charge.scope) for charge in charges]
+        mine = [
+            charge._replace(scope=f"{charge.scope}{number}" if "client" in charge.scope else charge.scope)
+            for charge in charges
+        ]
         for _ in range(calls // callers):
             await state.charge("m", mine, NOW_S)
 
@@ -69,7 +76,9 @@ async def main(calls: int, rounds: int) -> None:
         for callers in (1, 32):
             await measure("memory", "memory:", calls, callers, rounds)
             await measure("sqlite", f"sqlite:{name}/{callers}.db", calls // (1 if callers > 1 else 10), callers, rounds)
-            await measure("redis, appendfsync always", server.url, calls // (1 if callers > 1 else 10), callers, rounds, server)
+            await measure(
+                "redis, appendfsync always", server.url, calls // (1 if callers > 1 else 10), callers, rounds, server
+            )
 
 
 if __name__ == "__main__":
