@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isnan
 
 from guard.budgets.privacy import Privacy
 from guard.cli.check import describe
 from guard.engine.admit import charges, digests, dimension_of
 from guard.engine.aggregate import combine
-from guard.engine.memo import memo_of
+from guard.engine.memo import memo_of, no_consensus
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import PrivateRun, release
 from guard.errors import ClientError, GuardError
@@ -262,6 +263,8 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
         result.steps.append(
             Step("release", describe(defence), first_sentence(doc), costs(doc), shift, _changed(shift, defence.mode))
         )
+    if private is not None and private.memo.withheld:
+        raise no_consensus()
     result.after = route.codec.render(answer)[1] if route.mode == "enforce" else traffic.answer
 
 
@@ -284,6 +287,8 @@ def _drops(route: RoutePlan, answer: Answer, result: Explanation) -> None:
 def _changed(shift: float | None, mode: str) -> str:
     if mode == "shadow":
         return "in shadow: counted, not applied"
+    if shift is not None and isnan(shift):
+        return "a row stays below the threshold: the request is refused"
     return f"scores move by {shift:.4g} (mean L1)" if shift else "changes nothing here"
 
 

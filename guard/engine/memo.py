@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from guard.defences.base import Batch, has_classes
-from guard.errors import UpstreamError
+from guard.errors import ClientError, UpstreamError
 from guard.model.arrays import Bools, Floats
 from guard.model.client import Client
 from guard.model.exchange import Reply
@@ -166,6 +166,11 @@ def only_prediction(answer: Answer, rows: int, columns: int) -> Prediction:
     if only.scores.shape[1] > columns:
         raise _not_private("has more columns than outputs.classes or than Guard accounts for")
     return only
+
+
+def no_consensus() -> ClientError:
+    """Return the error for a row that a mechanism's threshold withholds."""
+    return ClientError("the models do not agree on a row of this request", code="no_consensus", status=422)
 
 
 def _not_private(what: str) -> UpstreamError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guard.engine.admit import digests
-from guard.engine.memo import memo_of, pack_reply, unpack, unpack_reply
-from guard.errors import ClientError, StateError
+from guard.engine.memo import memo_of, no_consensus, pack_reply, unpack, unpack_reply
+from guard.errors import StateError
 
 if TYPE_CHECKING:
     from guard.model.client import Client
@@ -52,7 +52,7 @@ class Releases:
         if memo.drawn:
             await self._keep(x, memo.drawn)
         if memo.withheld:
-            raise ClientError("the models do not agree on a row of this request", code="no_consensus", status=422)
+            raise no_consensus()
 
     async def remember_whole(self, x: Exchange, response: Response) -> None:
         """Keep the rendered answer, so that the same request needs no model."""

@@ -367,6 +367,19 @@ def test_a_privacy_budget_is_told_in_answers_and_its_sentence_may_be_published()
     assert f"at most {charged.limit} answers" in result.statement[0]
 
 
+def test_a_row_below_the_threshold_is_shown_as_refused() -> None:
+    flat = {"outputs": [{"name": "p", "shape": [1, 3], "datatype": "FP64", "data": [0.33, 0.34, 0.33]}]}
+    mean: dict[str, object] = {
+        "defences": [
+            {"kind": "noisy_max", "noise_multiplier": 300.0, "threshold": 0.9, "threshold_noise_multiplier": 0.01}
+        ]
+    }
+    result = follow(plan({**PRIVATE, "ensemble": None, "privacy": None, "budgets": [], **mean}), answer=flat)
+    assert result.refused is not None
+    assert result.refused.code == "no_consensus"
+    assert "below the threshold" in next(step.result for step in result.steps if step.phase == "release")
+
+
 def test_without_privacy_nothing_is_published() -> None:
     assert follow(plan({})).statement == ()
 
