@@ -263,7 +263,7 @@ def run(state: str, calls: int, processes: int, kills: int, seed: int, directory
     unknown = sum(account.spend.spent for account in found if account.budget == "privacy/model")
     unknown -= sum(int(sums[NAMES.index(("privacy/model", "model"))]) for sums in job.all_acknowledged())
     print(
-        f"{state}: {answered * CHARGES_A_CALL:,} charges in {answered:,} calls, {processes} processes of {TASKS} tasks, "
+        f"{state}: {answered * CHARGES_A_CALL:,} charges in {answered:,} calls, {processes} processes, {TASKS} tasks, "
         f"in {time.monotonic() - began:.0f} s; {admitted:,} calls admitted, {refunds:,} refunded; {kills} kill -9, "
         f"{of_server} of them of the server; {errors:,} calls failed meanwhile; spent and never acknowledged: "
         f"{unknown / MEAN:,.0f} calls' worth; problems: {len(wrong)}"
