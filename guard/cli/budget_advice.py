@@ -125,7 +125,10 @@ def _labels(planned: Planned, seed: int) -> str:
     def vote(noise: float) -> NoisyMax:
         return NoisyMax(noise_multiplier=noise).bind(outputs, quorum, planned.columns)
 
-    noise = solve_noise(lambda noise: vote(noise).event(), now.epsilon, now.delta, now.answers, planned.columns)
+    try:
+        noise = solve_noise(lambda noise: vote(noise).event(), now.epsilon, now.delta, now.answers, planned.columns)
+    except ValueError:
+        return ""
     tops = planned.sample.scores.argmax(axis=1)
     agreed = np.eye(planned.columns)[tops]
     used = simulate((vote(noise),), private.bounds, agreed, seed, QUICK)

@@ -73,7 +73,7 @@ class Planned:
     @property
     def parameter(self) -> tuple[str, float]:
         """Name and value of the mechanism's parameter that sets its noise."""
-        from guard.defences.mechanism import Calibrated
+        from guard.defences.calibrated import Calibrated
 
         if isinstance(self.mechanism, Calibrated):
             return "noise_multiplier", self.mechanism.ratio
@@ -82,7 +82,7 @@ class Planned:
     @property
     def sigma(self) -> float | None:
         """Scale of the noise in the scores' unit; None where there is no such noise."""
-        from guard.defences.mechanism import Calibrated
+        from guard.defences.calibrated import Calibrated
 
         return self.mechanism.grid.width if isinstance(self.mechanism, Calibrated) else None
 
@@ -93,7 +93,10 @@ class Planned:
     def with_noise(self, quieter: float, quorum: float | None = None) -> Mechanism:
         """Return the mechanism with its noise divided by `quieter`, for another quorum if that is given."""
         name, value = self.parameter
-        changed = {name: value / quieter if name == "noise_multiplier" else value * quieter}
+        changed: dict[str, object] = {name: value * quieter}
+        if name == "noise_multiplier":
+            # Also where the policy gives what the noise is to achieve, which would be worked out anew.
+            changed = {name: value / quieter, "epsilon": None, "delta": None, "answers": None}
         threshold = getattr(self.mechanism, "threshold_noise_multiplier", None)
         if threshold is not None:
             changed["threshold_noise_multiplier"] = threshold / quieter

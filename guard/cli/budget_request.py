@@ -106,7 +106,10 @@ class Request:
             raise InvariantError(f"{kind} is no mechanism")
         for problem in made.check(self.outputs, None):
             raise Unplannable(problem.message, problem.hint)
-        return made.bind(self.outputs, self.quorum, self.columns)
+        try:
+            return made.bind(self.outputs, self.quorum, self.columns)
+        except ValueError as error:
+            raise Unplannable(str(error), "another range of values") from error
 
     def event(self, noise: float) -> Event:
         """Return what one answer costs."""
@@ -207,6 +210,8 @@ def _delta(delta: float | None, records: int | None) -> tuple[float, str]:
 
 
 def _outputs(args: argparse.Namespace, kind: str, columns: int | None) -> Outputs:
+    from pydantic import ValidationError
+
     from guard.model.outputs import Outputs
 
     bounds = {"low": args.low, "high": args.high}
@@ -221,7 +226,11 @@ def _outputs(args: argparse.Namespace, kind: str, columns: int | None) -> Output
         raise Unplannable(f"--norm is of --outputs embedding, not of {kind}", "drop it, or --outputs embedding")
     classes = _classes(args.classes, columns) if kind == "probabilities" else None
     given = {"kind": kind, **bounds, "norm": args.norm, "classes": classes}
-    return Outputs.model_validate({name: value for name, value in given.items() if value is not None})
+    try:
+        return Outputs.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Unplannable(f"--{first['loc'][0]}: {first['msg']}", f"another --{first['loc'][0]}") from error
 
 
 def _classes(written: str | None, columns: int | None) -> tuple[str | int, ...]:

@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from guard.cli.budget_request import Unplannable
-from guard.errors import PolicyError
 from guard.policy.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -80,24 +79,16 @@ def compiled(text: str) -> RoutePlan:
     """Return the route of a planned policy, compiled as the server would.
 
     Raises:
-        Unplannable: it cannot be served; the message says why.
+        PolicyError: it cannot be served.
     """
     import yaml
-    from pydantic import ValidationError
 
     from guard.policy.compile import compile_policy
     from guard.policy.load import DEFAULT_API
     from guard.policy.schema import Policy
 
-    try:
-        policy = Policy.model_validate(yaml.safe_load(text))
-        return compile_policy(policy, api=DEFAULT_API).routes[0]
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Unplannable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise Unplannable(problem.message, problem.hint) from error
+    policy = Policy.model_validate(yaml.safe_load(text))
+    return compile_policy(policy, api=DEFAULT_API).routes[0]
 
 
 def from_policy(source: str, name: str | None) -> RoutePlan:

@@ -2,5 +2,5 @@
 
 `events` says what a mechanism costs, `gaussian` and `renyi` what that means in epsilon, `filters` adds costs up and
 stops, `discrete` samples noise exactly, `measurement` binds noise to a sensitivity, `statement` words the guarantee,
-`planner` plans (and alone asks opacus, elsewhere).
+`planner` plans, `oracle` asks opacus of a plan.
 """
