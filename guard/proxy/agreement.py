@@ -53,8 +53,8 @@ class Agreements:
         self._known[route.ledger] = (private, live)
         return live
 
-    async def floors(self, route: RoutePlan) -> Mapping[str, int]:
-        """Return what a migration counts as spent for every scope, by the budget's name.
+    async def floors(self, route: RoutePlan, now_s: float) -> Mapping[str, int]:
+        """Return what a migration counts as spent for every scope at `now_s`, by the budget's name.
 
         Raises:
             StateError: the policy and the ledger do not agree, or the state is out of reach.
@@ -63,7 +63,7 @@ class Agreements:
             live = await self.terms(route)
         except PolicyError as error:
             raise StateError("the ledger was begun under other terms", code="ledger_terms") from error
-        return {} if live is None else live.floors
+        return {} if live is None else live.floors_at(now_s)
 
     async def check(self, routes: Iterable[RoutePlan]) -> None:
         """Look at every route before its plan is in force.

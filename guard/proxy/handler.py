@@ -138,7 +138,7 @@ class Handler:
         """Charge every budget in one atomic step, before the model is asked; a release that is known costs nothing."""
         client = self.client_of(x)
         if x.route.private is not None:
-            x.floors = await self.agreements.floors(x.route)
+            x.floors = await self.agreements.floors(x.route, x.now_s)
             await self.releases.recall(x, client)
         await self.admission.admit(x, client)
 
