@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guard.model.ledger import Admission, Charge, Spend
-from guard.state.counters import Counter, escaped, settle, take_off
+from guard.state.counters import Counter, escaped, rows_back, settle, take_off, unescaped
 
 
 def rows(budget: str, amount: int, limit: int = 10) -> Charge:
@@ -31,8 +31,14 @@ def test_an_escaped_name_is_plain_ascii_and_its_own(name: str) -> None:
     assert text.isascii()
     assert text.isprintable()
     assert not set(text) & set("|{} \n")
+    assert unescaped(text) == name
     assert text not in {escaped(other) for other in ["a", "%25", "a%257Cb%"] if other != name}
 
 
 def test_usual_names_stay_readable() -> None:
     assert escaped("client:alice@example.org") == "client:alice@example.org"
+
+
+@pytest.mark.parametrize(("taken", "rows"), [(30, 3), (29, 2), (10, 1), (9, 0), (0, 0)])
+def test_a_refund_of_less_than_was_charged_is_of_fewer_rows(taken: int, rows: int) -> None:
+    assert rows_back(3, 30, taken) == rows
