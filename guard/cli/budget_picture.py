@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 760, 470
 TEACHERS = (1, 10, 100, 250)
+_MANY = 600
+"""Beyond so many teachers the others are shares of them: the usual numbers would admit nothing."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 78, 150, 84, 62
 _POINTS = 60
 _LONGEST = 78
@@ -67,7 +69,8 @@ def _events(planned: Planned) -> list[tuple[str, Event, bool]]:
     if planned.name == "randomised_response":
         each = planned.parameter[1]
         return [(f"epsilon {each * by:.3g} each", planned.event(by), by == 1.0) for by in (0.5, 1.0, 2.0)]
-    numbers = sorted({now, *(n for n in TEACHERS if not 1 / 1.6 < n / now < 1.6)})
+    others = TEACHERS if now <= _MANY else (now // 10, now // 4, now * 2)
+    numbers = sorted({now, *(n for n in others if not 1 / 1.6 < n / now < 1.6)})
     return [
         (
             "1 model" if number == 1 else f"{number:,} teachers",
