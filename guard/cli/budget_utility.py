@@ -87,8 +87,11 @@ class Seeded:
         return self._generator.bytes(size)
 
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
-        """Return words for steps behind the mechanism, which draws none."""
-        raise Unplannable(f"a step behind the mechanism draws noise of its own ({reuse}, {width}, {salt!r})")
+        """Refuse: no mechanism draws words."""
+        del reuse, width, salt
+        raise Unplannable(
+            "a step behind the mechanism draws noise of its own, which only hides what is private already"
+        )
 
 
 def simulate(steps: Sequence[Defence], bounds: Bounds, scores: Floats, seed: int, draws: int = DRAWS) -> Utility:
