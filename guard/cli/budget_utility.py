@@ -89,9 +89,7 @@ class Seeded:
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         """Refuse: no mechanism draws words."""
         del reuse, width, salt
-        raise Unplannable(
-            "a step behind the mechanism draws noise of its own, which only hides what is private already"
-        )
+        raise Unplannable("a step behind the mechanism draws noise of its own, which is private already")
 
 
 def simulate(steps: Sequence[Defence], bounds: Bounds, scores: Floats, seed: int, draws: int = DRAWS) -> Utility:

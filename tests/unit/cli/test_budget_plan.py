@@ -253,6 +253,18 @@ def test_a_mistake_is_a_usage_error_that_says_what_to_do(
     assert words in err
 
 
+def test_noise_behind_a_mechanism_is_refused_in_words(capsys: Capture, tmp_path: Path) -> None:
+    noise = "    defences: [{kind: noise, mechanism: gaussian, scale: 0.1}]\n    budgets:"
+    text = POLICY.replace("    budgets:", noise).replace("threshold: 60, threshold_noise_multiplier: 40", "wait_s: 1")
+    text = text.replace("aggregate: noisy_vote", "aggregate: mean").replace("noise_multiplier: 30, ", "")
+    (tmp_path / "p.yaml").write_text(
+        text.replace("[{kind: noise", "[{kind: dp_gaussian, noise_multiplier: 30}, {kind: noise")
+    )
+    code, out, err = plan(capsys, "--policy", str(tmp_path / "p.yaml"))
+    assert (code, out) == (Exit.USAGE, "")
+    assert "noise of its own" in err
+
+
 def test_data_of_other_columns_than_the_classes_are_refused(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("0.6,0.4\n")
     data = ("--data", str(tmp_path / "two.csv"))
