@@ -43,6 +43,8 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 Then = Literal["deny", "label_only"]
+TERMS_CHANGED = "ledger_terms_changed"
+"""Code of the `StateError` for a privacy charge on a ledger whose terms are not those that this process last saw."""
 
 
 class Admission(Enum):

@@ -20,7 +20,7 @@ from guard.policy.contradictions import (
     warn_unreached,
 )
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
-from guard.policy.private import Made, bind, check_orders, check_priced, filters, make, terms_of
+from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, terms_of
 from guard.policy.schema import Policy, Route
 from guard.wire.base import Codec, Endpoint, Reader
 from guard.wire.registry import API_NAMES, codec_class
@@ -58,7 +58,7 @@ def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
     problems += unpriced
     warnings += warn_policy(policy)
     warnings += warn_unreached(routes)
-    problems += check_ledgers(policy) + check_headers(policy)
+    problems += check_ledgers(policy) + check_shared(policy) + check_headers(policy)
     if problems:
         raise PolicyError(problems)
     return Plan(policy.name, policy.mode, digest(policy), policy, tuple(routes), policy.limits, tuple(warnings))

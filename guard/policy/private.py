@@ -16,7 +16,7 @@ from guard.defences.noisy_max import NoisyMax
 from guard.errors import Problem
 from guard.policy.plan import Private
 from guard.policy.privacy import Claim, Ensemble
-from guard.policy.schema import Route
+from guard.policy.schema import Policy, Route
 from guard.policy.statement import Spent, statement
 from guard.privacy.filters import MOST, Filter, choose
 from guard.privacy.terms import Terms
@@ -125,6 +125,22 @@ def check_orders(routes: Sequence[tuple[str, str, Route]]) -> list[Problem]:
     return problems
 
 
+def check_shared(policy: Policy) -> list[Problem]:
+    """Routes that share a ledger charge the same privacy budgets, or one would not know of what another has spent."""
+    problems: list[Problem] = []
+    first: dict[str, tuple[str, frozenset[str]]] = {}
+    for index, route in enumerate(policy.routes):
+        if mechanism_of(route) is None or (route.mode or policy.mode) == "shadow":
+            continue
+        names = frozenset(b.name for b in route.budgets if isinstance(b, Privacy) and b.mode == "enforce")
+        owner, known = first.setdefault(route.ledger or route.name, (route.name, names))
+        if names != known:
+            message = f"route {owner} charges other privacy budgets to this ledger"
+            hint = "write the same ones on both, or give the routes ledgers of their own"
+            problems.append(Problem(message, f"routes[{index}].budgets", hint=hint))
+    return problems
+
+
 def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) -> Made:
     """Return what the route runs on; it has passed `check_private`."""
     claim = route.privacy or Claim()
@@ -146,7 +162,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         per=min(scopes, key=_NARROW.index),
         columns=columns(route),
         fingerprint=_fingerprint(route, claim),
-        charged=bool(spending),
+        charged=any(b.mode == "enforce" for b in spending),
         claimed=claim.claim == "dp",
         accept_lost_writes=claim.accept_lost_writes,
     )
@@ -163,9 +179,8 @@ def terms_of(routes: Sequence[tuple[str, Route]], found: dict[str, Filter]) -> d
         if mechanism is None or ledger not in found:
             continue
         quorum = 1 if route.ensemble is None else route.ensemble.quorum
-        deltas = {b.name: b.delta for b in route.budgets if isinstance(b, Privacy)}
-        if not deltas:
-            continue
+        # What only counts is counted in a ledger of its own, which has no terms.
+        deltas = {b.name: b.delta for b in route.budgets if isinstance(b, Privacy) and b.mode == "enforce"}
         kind = f"{mechanism.kind}/{mechanism.norm}/{quorum}"
         known = made.get(ledger) or Terms(str(found[ledger]), {}, ())
         mechanisms = tuple(sorted({*known.mechanisms, kind}))

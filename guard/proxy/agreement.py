@@ -13,6 +13,8 @@ from guard.policy.plan import Private, RoutePlan
 from guard.ports import State
 from guard.privacy.terms import Act, Terms, loads
 
+_MIGRATE = "guard budget migrate --policy .. --state .. --reason .., after every guard on this ledger has stopped"
+
 
 class Agreements:
     """What this process knows of the ledgers' terms.
@@ -41,15 +43,12 @@ class Agreements:
         if private.claimed and not private.accept_lost_writes and (why := await self._state.durability()):
             hint = "guard doctor says what to set; or write privacy: {accept_lost_writes: why}, which is published"
             raise PolicyError([Problem(f"claim: dp, but this state may lose charges: {why}", "privacy", hint=hint)])
-        live = loads(await self._state.agree(route.ledger, private.terms.dumps()))
+        live = _read(await self._state.agree(route.ledger, private.terms.dumps()))
         if changes := private.terms.differs(live):
             # Who has asked again is let through by the state, so the plan that still serves must not go on unasked.
-            self._known.pop(route.ledger, None)
-            hint = (
-                "guard budget migrate --policy .. --state .. --reason .., after every guard on this ledger has stopped"
-            )
+            self.forget(route.ledger)
             message = f"the ledger {route.ledger} was begun under other terms: {'; '.join(changes)}"
-            raise PolicyError([Problem(message, "budgets", hint=hint)])
+            raise PolicyError([Problem(message, "budgets", hint=_MIGRATE)])
         self._known[route.ledger] = (private, live)
         return live
 
@@ -76,12 +75,34 @@ class Agreements:
         for route in routes:
             try:
                 await self.terms(route)
+                problems += await self._dropped(route)
             except PolicyError as error:
                 problems += error.problems
         if problems:
             raise PolicyError(problems)
 
+    async def _dropped(self, route: RoutePlan) -> list[Problem]:
+        """Return that a policy has no privacy budget for a ledger that lives under terms."""
+        if route.mode == "shadow" or (route.private is not None and route.private.charged):
+            return []
+        data = await self._state.terms(route.ledger)
+        if data is None or not _read(data).deltas:
+            return []
+        message = f"the ledger {route.ledger} has privacy budgets, and this policy charges none"
+        return [Problem(message, "budgets", hint=f"write them again, or {_MIGRATE}")]
+
+    def forget(self, ledger: str) -> None:
+        """Ask the state again before the next charge."""
+        self._known.pop(ledger, None)
+
     def acts(self, ledger: str) -> tuple[Act, ...]:
         """Return what operators did to a ledger, as last seen."""
         found = self._known.get(ledger)
         return () if found is None else found[1].acts
+
+
+def _read(data: bytes) -> Terms:
+    try:
+        return loads(data)
+    except ValueError as error:
+        raise StateError("the ledger's terms cannot be read", code="ledger_terms") from error

@@ -19,7 +19,7 @@ from guard.engine.release import PrivateRun, release
 from guard.errors import Denied, GuardError, InvariantError, StateError, UpstreamError
 from guard.model.client import Client
 from guard.model.exchange import Reply
-from guard.model.ledger import Admission
+from guard.model.ledger import TERMS_CHANGED, Admission
 from guard.model.prediction import Answer
 from guard.ports import Clock, State, Upstreams
 from guard.proxy.admission import Admissions
@@ -140,7 +140,12 @@ class Handler:
         if x.route.private is not None:
             x.floors = await self.agreements.floors(x.route, x.now_s)
             await self.releases.recall(x, client)
-        await self.admission.admit(x, client)
+        try:
+            await self.admission.admit(x, client)
+        except StateError as error:
+            if error.code == TERMS_CHANGED:
+                self.agreements.forget(x.route.ledger)  # the next request asks what they are now
+            raise
 
     async def forward(self, x: Exchange) -> None:
         """Ask the model: what was read in enforce, what was sent in shadow; nothing when the answer is remembered."""

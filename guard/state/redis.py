@@ -23,7 +23,7 @@ import orjson
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from guard.errors import InvariantError, StateError
-from guard.model.ledger import Admission, Receipt, Spend
+from guard.model.ledger import TERMS_CHANGED, Admission, Receipt, Spend
 from guard.state.counters import check_charges
 from guard.state.memo import found, kept, slot_of
 from guard.state.redis_durability import SETTINGS, in_words, may_lose
@@ -45,8 +45,6 @@ _CHANGED = 3
 _PLAIN, _JOURNALLED = -1, -2
 _NO_TERMS = "-"
 _CALLS_A_BATCH, _DIGESTS_A_BATCH, _RELEASES_A_BATCH, _BYTES_A_BATCH = 256, 20_000, 1_000, 4 * 1024 * 1024
-CHANGED = "ledger_terms_changed"
-"""The code of the error that says: the terms of the ledger are no longer those that this process was told."""
 
 
 @dataclass(slots=True)
@@ -168,7 +166,7 @@ class RedisState:
         reply = await self._command("EVAL", _AGREE, 1, terms_key(ledger), terms, known, secrets.token_hex(8))
         live, by = cast("list[bytes | None]", reply)  # a list of two is what the script returns
         if live is None or by is None:
-            raise StateError("the state has lost the ledger, and with it what was charged", code=CHANGED)
+            raise StateError("the state has lost the ledger, and with it what was charged", code=TERMS_CHANGED)
         self._terms[ledger] = by.decode()
         return live
 
@@ -270,6 +268,6 @@ def _receipt(call: _Call, numbers: Iterator[int]) -> Receipt | StateError | None
         claimed = next(digests) if charge.digests is not None else ()
         fresh.append(tuple([claimed[next(numbers)] for _ in range(next(numbers))]))
     if admission == _CHANGED:
-        return StateError("the ledger's terms have changed", code=CHANGED)
+        return StateError("the ledger's terms have changed", code=TERMS_CHANGED)
     which = None if binding < 0 else binding
     return Receipt(_ADMISSIONS[admission], which, tuple(spends), tuple(charged), tuple(fresh))

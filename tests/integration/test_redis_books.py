@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guard.errors import InvariantError, StateError
-from guard.model.ledger import Account, Admission, Charge, Entry, Spend
+from guard.model.ledger import TERMS_CHANGED, Account, Admission, Charge, Entry, Spend
 from guard.state.books import open_books
-from guard.state.redis import CHANGED, RedisState
+from guard.state.redis import RedisState
 from guard.state.redis_books import RedisBooks
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import eventually
@@ -215,7 +215,7 @@ async def test_a_guard_charges_nothing_under_terms_that_it_was_not_told(state: R
     for call in (state.charge("m", charges, NOW_S), state.charge("m", [private(1)], NOW_S)):
         with pytest.raises(StateError) as caught:
             await call
-        assert caught.value.code == CHANGED
+        assert caught.value.code == TERMS_CHANGED
     assert (await state.charge("m", [plain()], NOW_S)).admission is Admission.ALLOW
     assert await state.terms("m") == b'{"a":2}'  # to look is not to agree
     with pytest.raises(StateError):

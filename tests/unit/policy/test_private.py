@@ -204,6 +204,20 @@ def test_routes_that_share_a_ledger_share_its_filter(tmp_path: Path) -> None:
     assert filters.pop().startswith("rdp(")
 
 
+def test_routes_that_share_a_ledger_charge_the_same_privacy_budgets(tmp_path: Path) -> None:
+    other = BUDGET.replace("per: model", "per: client")
+    found = problem(tmp_path, OUTPUTS, NOISE, BUDGET, "ledger: both", "|", OUTPUTS, NOISE, other, "ledger: both")
+    assert found.path == "routes[1].budgets"
+    assert "other privacy budgets" in found.message
+
+
+def test_a_budget_that_only_counts_is_no_term_of_the_ledger(tmp_path: Path) -> None:
+    made = route(tmp_path, OUTPUTS, NOISE, BUDGET.replace("delta", "mode: shadow, delta"))
+    assert made.private is not None
+    assert made.private.terms.deltas == {}
+    assert not made.private.charged
+
+
 def test_budgets_of_one_ledger_have_one_order(tmp_path: Path) -> None:
     two = "budgets: [{kind: privacy, per: model, epsilon: 4, delta: 1.0e-6, order: 8}, {kind: privacy, per: client,"
     found = problem(tmp_path, OUTPUTS, NOISE, f"{two} epsilon: 4, delta: 1.0e-6, order: 9}}]")

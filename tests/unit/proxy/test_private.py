@@ -11,12 +11,14 @@ import pytest
 
 from guard.errors import PolicyError, StateError, UpstreamError
 from guard.model.exchange import Reply
-from guard.model.ledger import Charge, Receipt
+from guard.model.ledger import TERMS_CHANGED, Charge, Receipt
+from guard.ports import State
 from guard.privacy.terms import Terms
 from guard.state.memory import MemoryState
 from tests.support.fakes import Guarded, Seen
 
 PATH = "/v1/models/m:predict"
+ACCEPTED = "accept_lost_writes: a test"
 Json = Any  # Any: JSON
 
 
@@ -34,7 +36,7 @@ routes:
   - name: r
     api: kserve_v1
     outputs: {{kind: probabilities, {outputs}}}
-    privacy: {{claim: dp, unit: training_record, adjacency: replace_one, sensitivity: {sensitivity}, accept_lost_writes: a test}}
+    privacy: {{claim: dp, unit: training_record, adjacency: replace_one, sensitivity: {sensitivity}, {ACCEPTED}}}
     defences: [{noise}]
     budgets:
       - {{kind: privacy, per: {per}, epsilon: 1, delta: 1.0e-5}}
@@ -50,7 +52,7 @@ def answer(seen: Seen) -> Reply:
     return Reply(200, [], json.dumps({"predictions": [[0.25, 0.75] for _ in rows]}).encode())
 
 
-def guarded(folder: Path, text: str, state: MemoryState | None = None) -> Guarded:
+def guarded(folder: Path, text: str, state: State | None = None) -> Guarded:
     made = Guarded(text, folder, state=state)
     made.upstream.answer = answer
     return made
@@ -197,8 +199,48 @@ async def test_a_ledger_begun_under_other_terms_refuses_every_request(tmp_path: 
         await made.handler.agreements.check(made.plans.current.plan.routes)
 
 
+async def test_a_policy_that_drops_its_budgets_is_refused_beside_a_live_ledger(tmp_path: Path) -> None:
+    made = guarded(tmp_path, policy())
+    await made.ask("POST", PATH, body([1]))
+    without = policy().partition("    privacy:")[0]
+    later = guarded(tmp_path, without, made.state)
+    with pytest.raises(PolicyError, match="this policy charges none"):
+        await later.handler.agreements.check(later.plans.current.plan.routes)
+    elsewhere = guarded(tmp_path, without, MemoryState())
+    await elsewhere.handler.agreements.check(elsewhere.plans.current.plan.routes)
+
+
+async def test_terms_that_cannot_be_read_refuse(tmp_path: Path) -> None:
+    state = MemoryState()
+    await state.agree("r", b"damaged")
+    made = guarded(tmp_path, policy(), state)
+    assert (await made.ask("POST", PATH, body([1]))).status == 503
+
+
+async def test_changed_terms_are_asked_for_again_before_the_next_charge(tmp_path: Path) -> None:
+    class Moved(MemoryState):
+        asked = 0
+        moved = True
+
+        async def agree(self, ledger: str, terms: bytes) -> bytes:
+            self.asked += 1
+            return await super().agree(ledger, terms)
+
+        async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
+            if self.moved:
+                self.moved = False
+                raise StateError("the ledger's terms have changed", code=TERMS_CHANGED)
+            return await super().charge(ledger, charges, now_s)
+
+    state = Moved()
+    made = guarded(tmp_path, policy(), state)
+    statuses = [(await made.ask("POST", PATH, body([float(i)]))).status for i in range(3)]
+    assert statuses == [503, 200, 200]
+    assert state.asked == 2
+
+
 async def test_a_claim_refuses_a_state_that_may_lose_charges(tmp_path: Path) -> None:
-    made = guarded(tmp_path, policy().replace(", accept_lost_writes: a test", ""))
+    made = guarded(tmp_path, policy().replace(f", {ACCEPTED}", ""))
     assert (await made.ask("POST", PATH, body([1]))).status == 503
     with pytest.raises(PolicyError, match="may lose charges"):
         await made.handler.agreements.check(made.plans.current.plan.routes)
