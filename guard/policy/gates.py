@@ -68,6 +68,8 @@ MetricName = Literal[
     "residual_l1",
     "residual_repeats",
     "residual_ratio",
+    "fresh_repeats",
+    "distinct_answers",
     "partial_answers",
     "graded_answers",
 ]

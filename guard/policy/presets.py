@@ -8,7 +8,7 @@ from pathlib import Path
 from guard.errors import PolicyError, Problem
 from guard.policy.suggest import did_you_mean
 
-LATER_PRESETS: dict[str, str] = {"private-ensemble": "ensembles", "llm": "language models"}
+LATER_PRESETS: dict[str, str] = {"llm": "language models"}
 """Presets that this version does not have yet, with what they belong to."""
 
 

@@ -67,10 +67,10 @@ class Ensemble(BaseModel):
             give after noise (PATE's GNMax), which spends a privacy budget.
         quorum: least number of models that must answer.
         wait_s: how long to wait for the others once `quorum` have answered.
-        noise_multiplier: of `noisy_vote`: PATE's sigma, in votes, divided by sqrt 2.
-        threshold: of `noisy_vote`: fewer noisy votes than this for the winner: the request is refused (422), which
-            costs as much.
-        threshold_noise_multiplier: PATE's sigma of the threshold, in votes.
+        noise_multiplier: of `noisy_vote`: PATE's sigma, in votes of `quorum` models, divided by sqrt 2.
+        threshold: of `noisy_vote`: fewer noisy votes than this, of `quorum`, for the winner: the request is refused
+            (422), which costs as much.
+        threshold_noise_multiplier: PATE's sigma of the threshold, in votes of `quorum` models.
     """
 
     model_config = _FROZEN

@@ -99,13 +99,14 @@ def _assumptions(claim: Claim, ensemble: Ensemble | None, measurement: Measureme
     parts = ["the secret and the ledger are kept (no restore from a backup, no reset)"]
     if ensemble is not None:
         whose = "each record's" if claim.unit == "training_record" else "each user's"
+        apart = "what it says" if claim.adjacency == "replace_one" else "what it says or which others there are"
         parts.append(
-            f"the models were trained on disjoint shards, {whose} shard chosen without looking at what it says, and"
-            f" at least {measurement.quorum} of them other than the one concerned answer or fail regardless of the"
-            " record"
+            f"the models were trained on disjoint shards and on nothing else, {whose} shard chosen without looking at"
+            f" {apart}, and at least {measurement.quorum} models other than the one concerned answer or fail regardless"
+            " of the record"
         )
     if isinstance(claim.sensitivity, float):
-        parts.append(f"the sensitivity {claim.sensitivity:g}, which the operator declares and Guard cannot check")
+        parts.append(f"the sensitivity {claim.sensitivity:g}, declared by the operator, which Guard cannot check")
     if claim.accept_lost_writes:
         parts.append(f"the state loses no charges, which it may (accepted: {claim.accept_lost_writes})")
     return f"Assumes: {'; '.join(parts)}."

@@ -43,6 +43,8 @@ from guard.wire.body import too_many_rows
 
 log = logging.getLogger("guard.proxy")
 
+_LEAST_SHARE_BYTES = 2**18
+
 Step = Callable[[Exchange], Awaitable[None] | None]
 
 
@@ -175,21 +177,24 @@ class Handler:
         """Decode the model's answer; one with more predictions than rows charged is withheld."""
         if x.reply is None or x.reading is None or x.reply.status != 200:
             return
-        x.answer = self.decoded(x, x.reply, x.reading) if x.answers is None else self.combined(x, x.answers)
+        most = x.active.plan.limits.answer_bytes
+        x.answer = self.combined(x, x.answers) if x.answers is not None else self.decoded(x, x.reply, x.reading, most)
         if x.answer.rows > x.rows:
             raise UpstreamError("the model answered more rows than were asked", code="too_many_predictions")
         if x.route.scales:
             self.admission.answered(x.route, x.reading.queries)
 
-    def decoded(self, x: Exchange, reply: Reply, reading: Reading) -> Answer:
-        """Decode one model's answer."""
-        return x.route.codec.answer(clean_reply(reply, x.active.plan.limits.answer_bytes), reading)
+    def decoded(self, x: Exchange, reply: Reply, reading: Reading, most: int) -> Answer:
+        """Decode one model's answer of at most `most` bytes, packed or not."""
+        return x.route.codec.answer(clean_reply(reply, most), reading)
 
     def hear(self, x: Exchange, reply: Reply) -> tuple[Reply, Answer]:
         """Decode one model's answer of several; one that cannot be used is a model that failed."""
-        if x.reading is None:
+        if x.reading is None or x.route.ensemble is None:
             raise InvariantError("an answer to nothing that was read")
-        answer = self.decoded(x, reply, x.reading)
+        # Each may unpack to its share of what all may answer together.
+        share = max(_LEAST_SHARE_BYTES, x.active.plan.limits.answer_bytes // x.route.ensemble.quorum)
+        answer = self.decoded(x, reply, x.reading, share)
         check_sound(answer, x.rows)
         return reply, answer
 
