@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import tempfile
 import time
@@ -49,15 +50,18 @@ def run(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     from rich.console import Console
 
+    from guard.policy.load import load_policy
     from guard.selftest import processes
+    from guard.selftest.transplant import model_urls, shards_of
 
+    shards = shards_of(load_policy(args.policy, env=os.environ).policy.routes[0].ensemble)
     say, out = Console(stderr=True), Console(highlight=False)
     began = time.monotonic()
     with say.status("training a softmax regression on 898 handwritten digits and serving it"):
         upstream = stack.enter_context(processes.lab(args.seed))
     with say.status(f"putting Guard in front of it with the policy {args.policy}"):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="guard-demo-")))
-        served = processes.guard(args.policy, upstream, folder, "--api", "open_inference")
+        served = processes.guard(args.policy, model_urls(upstream, shards), folder, "--api", "open_inference")
         guarded, admin = stack.enter_context(served)
     _compare(out, upstream, guarded, args.seed)
     _thefts(out, say, upstream, guarded, args.seed)

@@ -193,6 +193,8 @@ class World:
         pace: lets a day go by on Guard's clock; None where no clock can be turned.
         others: gives an API as a customer asks it who is not the attacker, by account number: no wrapper changes what
             other people ask. None where there are no other customers.
+        clean: gives what a lab model of the attacker's own says before any defence, by name, where it stands behind
+            `shadow`: a single model, or an ensemble as the policy's. None where there is no lab.
     """
 
     api: Api
@@ -204,6 +206,7 @@ class World:
     progress: Callable[[float, str], None] = lambda share, what: None
     pace: Callable[[], None] | None = None
     others: Callable[[int], Api] | None = None
+    clean: Callable[[str], Callable[[Rows], Floats]] | None = None
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """Return a generator of its own for each purpose, so that one draw more moves no other."""

@@ -65,7 +65,7 @@ class Cache:
         parts = {
             "code": code_digest(),
             "versions": versions() | {"platform": platform.platform()},
-            "cell": [cell.attack, cell.way, cell.wrapper, cell.seed, cell.model],
+            "cell": [cell.attack, cell.way, cell.wrapper, cell.seed, cell.model, cell.shards, cell.aggregate],
             "parameters": parameters(attack),
             "policy": None if made is None else made.document,
         }

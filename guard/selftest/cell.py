@@ -13,9 +13,12 @@ from typing import Literal
 from guard.selftest.api import HttpApi, LimitReached, OpenInference, Unreachable
 from guard.selftest.attacks.floors import zero_query
 from guard.selftest.attacks.registry import attack_named
-from guard.selftest.base import Attack, Outcome, Refused, Tally, Unresolved, World
+from guard.selftest.base import Attack, Outcome, Refused, Rows, Tally, Unresolved, World
 from guard.selftest.lab.judge import LabJudge
 from guard.selftest.lab.registry import victim
+from guard.selftest.lab.shards import Aggregate, ensemble
+from guard.selftest.lab.victim import Victim
+from guard.selftest.measures import Floats
 from guard.selftest.targets.spec import TargetError, TargetSpec
 from guard.selftest.targets.world import outside_world
 from guard.selftest.transplant import KEY_HEADER, key
@@ -42,6 +45,8 @@ class Cell:
         clock: file of Guard's test clock, or None.
         changes: parameters other than the attack's own.
         target: the model when it is not the lab's.
+        shards: how many lab models are attacked, and judged, as an ensemble; 0 for a single one.
+        aggregate: how their answers become one.
     """
 
     attack: str
@@ -54,6 +59,8 @@ class Cell:
     clock: str | None = None
     changes: dict[str, object] = field(default_factory=dict[str, object])
     target: TargetSpec | None = None
+    shards: int = 0
+    aggregate: Aggregate = "mean"
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def world_of(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) -
 
 def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) -> World:
     """Build the world of a lab cell."""
-    model = victim(cell.model, cell.seed)
+    model = _behind(cell, cell.model)
     dialect, classes = OpenInference(cell.model), model.knows.classes
 
     def account(number: int) -> HttpApi:
@@ -118,12 +125,26 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
         counted = tally if number == 0 else Tally()
         return HttpApi(cell.url, dialect, classes, headers=headers, account=str(number), tally=counted)
 
+    def clean(name: str) -> Callable[[Rows], Floats]:
+        return _behind(cell, name).predict
+
     def shadow(name: str) -> HttpApi:
+        if cell.shards:
+            clean(name)  # trained here, and cached, so that the server answers at once
         headers = {KEY_HEADER: key(0)}
         url = cell.shadow_url or cell.url
         return HttpApi(url, OpenInference(name), classes, headers=headers, batch=SHADOW_BATCH)
 
-    return World(account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell), account)
+    return World(
+        account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell), account, clean
+    )
+
+
+def _behind(cell: Cell, name: str) -> Victim:
+    """Return the lab model, or the ensemble, that stands behind what a cell attacks."""
+    if not cell.shards:
+        return victim(name, cell.seed)
+    return ensemble(name, cell.seed, cell.shards, cell.aggregate)
 
 
 def _pace(cell: Cell) -> Callable[[], None] | None:

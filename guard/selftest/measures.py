@@ -33,6 +33,8 @@ METRICS: dict[str, tuple[bool, str]] = {
     "residual_l1": (True, "mean L1 that averaging leaves of the noise; what a single answer had is beside it"),
     "residual_repeats": (True, "the same, by repeats and by jitters far below any step alone"),
     "residual_ratio": (True, "share of the noise's L1 that averaging leaves"),
+    "fresh_repeats": (False, "share of repeated queries that were answered otherwise than before"),
+    "distinct_answers": (False, "distinct queries that were answered, those of jitters too"),
     "partial_answers": (False, "queries with features left out that were answered"),
     "graded_answers": (False, "distinct queries that one account was answered with more than a label"),
 }

@@ -66,7 +66,7 @@ def lab(seed: int) -> Generator[str]:
 @contextlib.contextmanager
 def guard(
     policy: str,
-    upstream: str,
+    upstream: str | Sequence[str],
     folder: Path,
     *options: str,
     command: Sequence[str] = GUARD,
@@ -76,7 +76,7 @@ def guard(
 
     Args:
         policy: a preset or a file.
-        upstream: URL of the model server.
+        upstream: URL of the model server; several, for an ensemble, get names.
         folder: where its state lives.
         options: further options of `serve`.
         command: how Guard is started.
@@ -85,7 +85,8 @@ def guard(
     Raises:
         NotStarted: it did not start; the message is what it said.
     """
-    started = [*command, "serve", "--policy", policy, "--upstream", upstream]
+    models = [upstream] if isinstance(upstream, str) else [f"model{i}={url}" for i, url in enumerate(upstream)]
+    started = [*command, "serve", "--policy", policy, *(part for model in models for part in ("--upstream", model))]
     started += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     started += ["--state", f"sqlite:{folder / 'guard.db'}", "--log-level", "error", *options]
     with child(started, stderr=subprocess.PIPE, env=env) as process:

@@ -246,5 +246,9 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="guard-selftest-") as name:
             folder = Path(name)
             policy = str(made.write(folder))
-            with processes.guard(policy, url, folder, *options, command=self.settings.guard, env=env) as (guarded, _):
+            models = made.models(url)
+            with processes.guard(policy, models, folder, *options, command=self.settings.guard, env=env) as (
+                guarded,
+                _,
+            ):
                 yield guarded

@@ -1,14 +1,15 @@
 """From the operator's policy to one that the lab can attack: what ties it to a place goes, what it decides stays.
 
-Outputs, defences, budgets, fields and mode are the policy's. Match, selectors, identity, upstream headers, limits of
-time and the profile belong to where the policy is deployed, and are replaced; every replacement is said. Inputs are the
-victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing bounded.
+Outputs, ensemble, claim, defences, budgets, fields and mode are the policy's. Match, selectors, identity, upstream
+headers, limits of time and the profile belong to where the policy is deployed, and are replaced; every replacement is
+said. Inputs are the victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing
+bounded.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +19,21 @@ import yaml
 
 from guard.errors import PolicyError, Problem
 from guard.model.domain import Bound
+from guard.policy.privacy import Ensemble
+from guard.policy.private import mechanism_of
 from guard.policy.schema import Policy, Route
 from guard.policy.suggest import did_you_mean
 from guard.selftest.base import Knowledge
+from guard.selftest.lab.shards import MOST
 
 ACCOUNTS = 48
 """Keys that an attacker holds: the first 32 are customers of their own, the others belong to one customer."""
 ALONE = 32
 KEY_HEADER = "x-api-key"
+PATIENCE_S = 30.0
+"""How long the lab's Guard waits for all models of an ensemble."""
+_DECIDES = ("name", "mode", "ledger", "fields", "outputs", "ensemble", "privacy", "defences", "budgets")
+"""What the lab takes of a route."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,17 @@ class Transplant:
         document: the policy, ready to be written as YAML.
         substitutions: what was replaced, in words.
         env: environment variables that the document refers to; they hold secrets.
+        shards: how many models the policy's ensemble asks; 0 without one.
     """
 
     document: dict[str, object]
     substitutions: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    shards: int = 0
+
+    def models(self, url: str) -> str | Sequence[str]:
+        """Return what Guard stands in front of, given the lab server's URL."""
+        return model_urls(url, self.shards)
 
     def write(self, folder: Path) -> Path:
         """Write the policy and the accounts' keys into `folder`; returns the policy's path."""
@@ -92,12 +106,10 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         "secret: one drawn from the seed",
     ]
     made = route.model_dump(mode="json", exclude_unset=True)
-    made = {
-        k: v for k, v in made.items() if k in ("name", "mode", "ledger", "fields", "outputs", "defences", "budgets")
-    }
+    made = {k: v for k, v in made.items() if k in _DECIDES}
     made["api"] = "open_inference"
     if not budgets:
-        made.pop("budgets", None)
+        _unrationed(made)
     if route.select is not None:
         said.append("select: dropped, the lab's protocol says where scores are")
     if policy.upstream_headers or policy.forward_headers:
@@ -109,11 +121,51 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
     if outputs.get("classes"):
         outputs["classes"] = list(range(victim.classes))
         said.append("outputs.classes: the lab model's")
+    if mechanism_of(route) is not None:
+        outputs["tensors"] = ["probabilities" if victim.classes > 1 else "value"]
+        said.append("outputs.tensors: one of the two copies of the scores that the lab's server answers")
+    shards = 0
+    if route.ensemble is not None:
+        made["ensemble"], shards, about = _ensemble(route.ensemble)
+        said.append(about)
     inputs, about = _inputs(route, victim)
     if inputs is not None:
         made["inputs"] = inputs
     said.append(about)
-    return Transplant(_around(policy, made), tuple(said))
+    return Transplant(_around(policy, made), tuple(said), shards=shards)
+
+
+def shards_of(ensemble: Ensemble | None) -> int:
+    """Return how many models the lab trains for an ensemble: one may fail, as far as the lab's data go; 0 without."""
+    return 0 if ensemble is None else min(ensemble.quorum + 1, MOST)
+
+
+def model_urls(url: str, shards: int) -> str | Sequence[str]:
+    """Return where the lab's server answers for the model, or for each shard of an ensemble."""
+    return [f"{url}/shards/{shards}/{i}" for i in range(shards)] or url
+
+
+def _ensemble(ensemble: Ensemble) -> tuple[dict[str, object], int, str]:
+    """Return the ensemble as the lab has it, how many models it asks, and what is said of it."""
+    made = ensemble.model_dump(mode="json", exclude_unset=True)
+    shards = shards_of(ensemble)
+    # A late shard would change figures with the machine's load.
+    made["wait_s"] = max(ensemble.wait_s, PATIENCE_S)
+    said = f"ensemble: {shards} models on disjoint shards of the lab model's training data, waited for; the undefended "
+    said += "control is one model on all of it"
+    if ensemble.quorum >= shards:
+        made["quorum"] = shards - 1
+        said += f"; quorum: was {ensemble.quorum}, is {shards - 1}, as the lab's data bear no more"
+        if ensemble.threshold is not None:
+            made["threshold"] = ensemble.threshold * (shards - 1) / ensemble.quorum
+    return made, shards, said
+
+
+def _unrationed(made: dict[str, Any]) -> None:  # Any: plain YAML data
+    """Take the budgets of a route away, and the claim that rests on them."""
+    made.pop("budgets", None)
+    if "privacy" in made:
+        made["privacy"] = {**made["privacy"], "claim": "none"}
 
 
 def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) -> Transplant:
@@ -134,7 +186,7 @@ def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) 
         said.append(f"routes: {route.name} alone")
     made = route.model_dump(mode="json", exclude_unset=True) | {"name": route.name, "api": api}
     if not budgets:
-        made.pop("budgets", None)
+        _unrationed(made)
     document = _around(policy, made) | {"forward_headers": list(policy.forward_headers)}
     env = {f"SELFTEST_HEADER_{i}": h.value.get_secret_value() for i, h in enumerate(policy.upstream_headers)}
     if env:

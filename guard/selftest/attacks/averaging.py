@@ -19,6 +19,7 @@ from guard.selftest.wrappers import Wrapped
 
 _SURE = 8
 _ALIKE = 1e-4
+REPEATS = "repeats"
 ESTIMATES: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda answers: answers.mean(axis=0),
     "median": lambda answers: np.median(answers, axis=0),
@@ -38,7 +39,9 @@ class Averaging:
 
     What is measured is `residual_l1`, the mean L1 between the best estimate and the model's own scores: 0 says that the
     attacker has the exact score. The plain try is a single answer. `residual_repeats` is the same for repeats and small
-    jitters alone, which a defence that is keyed by snapped query must not be moved by. Where one answer is already
+    jitters alone, which a defence that is keyed by snapped query must not be moved by. What remembered releases
+    must show: `fresh_repeats`, the share of repeats that were answered otherwise than before, and `distinct_answers`,
+    how many different queries were answered before a budget was spent, jitters among them. Where one answer is already
     exact, three naive noises on the same model are averaged instead, which shows that the attack works: the control.
 
     Source: Asghar and Kaafar, PoPETs 2020, who ask one thing in many ways to average keyed noise out of a census tool.
@@ -72,14 +75,20 @@ class Averaging:
         before = _distance(single, truth)
         distorted = bool(before.max() > 1e-9)
         rng = world.rng("bootstrap")
-        tries = [Try("single answer", _measures(before, before, True, distorted, rng))]
+        tries: list[Try] = []
         answered: list[str] = []
-        for how, small, answers in self._asked(world, world.api, x, single, self.repeats):
+        told = _measures(before, before, True, distorted, rng)
+        queries = {row.tobytes() for row in x}
+        for how, small, answers in self._asked(world, world.api, x, single, self.repeats, queries):
+            if how == REPEATS:
+                told["fresh_repeats"] = exact(float((np.abs(answers - single).max(axis=2) >= _ALIKE).mean()))
             moved = np.abs(answers - single).max() >= _ALIKE
             answered.append(f"{how}: " + (f"{len(answers)} answers" if moved else "always the same answer"))
             for estimate, combine in ESTIMATES.items():
                 left = _distance(combine(answers), truth)
                 tries.append(Try(f"{how}, {estimate}", _measures(left, before, small, distorted, rng), plain=False))
+        told["distinct_answers"] = exact(len(queries))
+        tries.insert(0, Try("single answer", told))
         notes = [f"{len(x)} rows; {'; '.join(answered) or 'nothing more was answered'}"]
         if not distorted:
             naive = self._naive(world, x, truth)
@@ -104,15 +113,21 @@ class Averaging:
         return cast("Floats", asked), y, truth[order][: len(y)]
 
     def _asked(
-        self, world: World, api: Api, x: Floats, single: Floats, repeats: int
+        self, world: World, api: Api, x: Floats, single: Floats, repeats: int, queries: set[bytes]
     ) -> Iterator[tuple[str, bool, Floats]]:
-        """Yield for each way of asking again: its name, whether it stays below any step, answers of shape (r, n, k)."""
+        """Yield for each way of asking again: its name, whether it stays below any step, answers of shape (r, n, k).
+
+        What was asked and answered goes into `queries`.
+        """
         for number, (how, jitter) in enumerate(
-            (("repeats", 0.0), (f"jitter {self.small:g} sd", self.small), (f"jitter {self.large:g} sd", self.large))
+            ((REPEATS, 0.0), (f"jitter {self.small:g} sd", self.small), (f"jitter {self.large:g} sd", self.large))
         ):
             world.progress(0.1 + 0.3 * number, how)
             rng = world.rng(f"jitter {jitter:g}")
-            found = self._again(world, Asker(api, 10**9), x, single, jitter, repeats, rng)
+            asker = Asker(api, 10**9)
+            found = self._again(world, asker, x, single, jitter, repeats, rng)
+            with contextlib.suppress(Refused):
+                queries.update(row.tobytes() for row in asker.kept()[0])
             if len(found):
                 yield how, jitter <= self.small, found
 
@@ -154,7 +169,7 @@ class Averaging:
             before = _distance(single, truth)
             ratios = [
                 _ratio(_distance(combine(answers), truth), before, world.rng("bootstrap"))
-                for _, _, answers in self._asked(world, api, x, single, self.repeats // 2)
+                for _, _, answers in self._asked(world, api, x, single, self.repeats // 2, set())
                 for combine in ESTIMATES.values()
             ]
             worst = max(worst, min(ratios, key=lambda m: m.value, default=exact(1.0)), key=lambda m: m.value)

@@ -9,14 +9,16 @@ from typing import ClassVar, cast
 import numpy as np
 
 from guard.selftest.attacks.candidates import Bools, ask_each, candidates, grouped, tried
+from guard.selftest.attacks.crossing import Heard, crossed
 from guard.selftest.attacks.fit import completed
 from guard.selftest.attacks.membership_label_only import jittered
-from guard.selftest.attacks.membership_shadow import Shadows, kinds, log_odds, shadow_models
+from guard.selftest.attacks.membership_shadow import Shadows, judged_by_others, kinds, log_odds, shadow_models
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, World
 from guard.selftest.measures import Floats, Ints
 
 ONLINE, OFFLINE = "both Gaussians", "the Gaussian of models that never saw it"
 CALIBRATED, JITTERED = "calibrated on shadows", "calibrated on shadows, noisy copies too"
+CROSSED = "calibrated on shadows, records crossed with own data"
 SPREAD = 0.03
 
 
@@ -46,10 +48,12 @@ class MembershipLira:
     shadows, each judged by the others, what a confidence and the two Gaussians say about membership; and noisy copies
     of each record, whose answers are averaged, undo rounding and labels. Copies come after the records, one of each
     at a time and from the same account, so that the plain attack has asked exactly what it would have asked alone.
+    Mixtures of each record with own data come last (`crossing`), where the lab attacks an ensemble.
 
     Args:
         shadows: how many shadow models are asked; each record is in half of those that the lab has.
         copies: noisy copies of each record.
+        mixtures: of each record with the attacker's own data.
         noise: standard deviation of the noise, as a share of each feature's range.
         clip: how far from 0 and 1 a confidence is kept before its logit is taken.
 
@@ -75,6 +79,7 @@ class MembershipLira:
 
     shadows: int = 12
     copies: int = 3
+    mixtures: int = 0
     noise: float = 0.15
     clip: float = 0.01
 
@@ -98,8 +103,13 @@ class MembershipLira:
                 return self.calibrated(parts, own.inside[:, group], y[group], world.rng("pairs"))
 
             found[how] = grouped(kinds(asked), scored)
-        tries, artefacts = tried(world, found, asked.answered, {ONLINE, OFFLINE})
         notes = [f"{copies:.1f} of {self.copies} noisy copies of a record were answered"] if self.copies else []
+        if self.mixtures:
+            heard = self.crossings(world, x, y, clean, own, asked.answered)
+            found[CROSSED] = np.where(asked.answered, heard.log_odds(own.inside, world.rng("crossed pairs")), 0.0)
+            mean = heard.answered[1:].sum(axis=0).mean()
+            notes.append(f"{mean:.1f} of {self.mixtures} mixtures of a record with own data were answered")
+        tries, artefacts = tried(world, found, asked.answered, {ONLINE, OFFLINE})
         return Outcome(tries, world.api.asked, artefacts=artefacts, notes=notes)
 
     def averaged(self, world: World, x: Floats, clean: Evidence, own: Shadows) -> tuple[Evidence, float]:
@@ -118,6 +128,24 @@ class MembershipLira:
             shadows[:, heard] += own.answers(rows[heard], told.of(heard))
         return Evidence(target / weight[:, None], shadows / weight[:, None]), float(weight.mean() - 1)
 
+    def crossings(self, world: World, x: Floats, y: Ints, clean: Evidence, own: Shadows, answered: Bools) -> Heard:
+        """Return what was said to the records and to their mixtures with own data."""
+        rng, knows = world.rng("crossings"), world.knows
+        target, shadows = [logits(clean.target, y, self.clip)], [logits(clean.shadows, y, self.clip)]
+        heard = [answered]
+        for i in range(self.mixtures):
+            world.progress(i / self.mixtures, "mixtures with own data")
+            rows = crossed(x, cast("Floats", knows.own_x), rng)
+            told = ask_each(world.api, rows, knows.classes)
+            if not told.answered.any():
+                break
+            said = np.zeros((len(own.inside), len(x), knows.classes))
+            said[:, told.answered] = own.answers(rows[told.answered], told.of(told.answered))
+            target.append(logits(told.scores, y, self.clip))
+            shadows.append(logits(said, y, self.clip))
+            heard.append(told.answered)
+        return Heard(np.array(target), np.array(shadows), np.array(heard))
+
     def gaussians(self, evidence: Evidence, inside: Bools, y: Ints, group: Bools) -> dict[str, Floats]:
         """Return the paper's two scores for the records of a group, 0 for the others."""
         found = {ONLINE: np.zeros(len(y)), OFFLINE: np.zeros(len(y))}
@@ -130,18 +158,10 @@ class MembershipLira:
         return found
 
     def calibrated(self, views: Sequence[Evidence], inside: Bools, y: Ints, rng: np.random.Generator) -> Floats:
-        """Return log-odds of membership, shape (n,), learnt from shadows that are each judged by the others.
-
-        A shadow that is judged leaves with another that is its opposite for the record, drawn at random: else the
-        number of shadows that are left would tell whether the record was in it.
-        """
+        """Return log-odds of membership, shape (n,), learnt from shadows that are each judged by the others."""
         phis = [logits(view.shadows, y, self.clip) for view in views]
         told: list[Floats] = []
-        for k in range(len(inside)):
-            other = np.where(inside != inside[k], rng.random(inside.shape), -1.0).argmax(axis=0)
-            kept = np.ones(inside.shape, dtype=bool)
-            kept[k] = False
-            kept[other, np.arange(len(y))] = False
+        for k, kept in judged_by_others(inside, rng):
             judged = [Gaussians.fit(phi, inside & kept, ~inside & kept) for phi in phis]
             told.append(_features([view.shadows[k] for view in views], [phi[k] for phi in phis], y, judged))
         fitted = [Gaussians.fit(phi, inside, ~inside) for phi in phis]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -120,6 +120,24 @@ def _features(scores: Floats, c: int) -> Floats:
     return np.concatenate(
         (p, np.log(own / (1 - own)), p.argmax(axis=1)[:, None] == c, np.sort(p, axis=1)[:, ::-1]), axis=1
     )
+
+
+def judged_by_others(inside: Bools, rng: np.random.Generator) -> Iterator[tuple[int, Bools]]:
+    """Yield each shadow's number and which shadows judge it for each record, shape (s, n).
+
+    A shadow that is judged leaves with another that is its opposite for the record, drawn at random: else the number of
+    shadows that are left would tell whether the record was in it.
+
+    Args:
+        inside: which records trained each shadow, shape (s, n).
+        rng: draws the others.
+    """
+    for k in range(len(inside)):
+        other = np.where(inside != inside[k], rng.random(inside.shape), -1.0).argmax(axis=0)
+        kept = np.ones(inside.shape, dtype=bool)
+        kept[k] = False
+        kept[other, np.arange(inside.shape[1])] = False
+        yield k, kept
 
 
 def log_odds(x: Floats, inside: Bools, asked: Floats) -> Floats:

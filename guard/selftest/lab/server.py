@@ -1,6 +1,7 @@
 """The lab's model server: every lab model over the Open Inference protocol, each trained when it is first asked.
 
-`/shards/K/I` before a path is the server of shard I of K: the same models, each trained on that part of its data.
+`/shards/K/I` before a path is the server of shard I of K: the same models, each trained on that part of its data;
+`/ensembles/K/mean` (or `vote`) answers for all K of them together, as bare as a model.
 
 An answer holds `probabilities` (or `value`), the same once more as `scores`, since real servers often answer a score
 twice and a proxy that hardens one copy hardens nothing, and the label.
@@ -9,7 +10,7 @@ twice and a proxy that hardens one copy hardens nothing, and the label.
 from __future__ import annotations
 
 import socket
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -21,7 +22,7 @@ from starlette.routing import Mount, Route
 
 from guard.selftest.base import Rows
 from guard.selftest.lab.registry import victim
-from guard.selftest.lab.shards import MOST, shards
+from guard.selftest.lab.shards import MOST, ensemble, shards
 from guard.selftest.lab.victim import Victim
 from guard.selftest.measures import Floats
 
@@ -53,22 +54,25 @@ def app(seed: int) -> Starlette:
         Route("/v2/health/ready", healthy),
         Route("/v2/models/{model}/ready", healthy),
     ]
-    return Starlette(routes=[*routes, Mount("/shards/{shards:int}/{shard:int}", routes=routes)])
+    parts = ("/shards/{count:int}/{shard:int}", "/ensembles/{count:int}/{aggregate}")
+    return Starlette(routes=[*routes, *(Mount(part, routes=routes) for part in parts)])
 
 
 def _asked(request: Request, seed: int) -> Victim:
-    """Return the model that a path names, or its shard.
+    """Return the model that a path names, its shard, or its shards together.
 
     Raises:
         KeyError: there is none.
     """
-    name, count = request.path_params["model"], request.path_params.get("shards")
+    asked: dict[str, Any] = request.path_params  # Any: as the routes convert them
+    name: str = asked["model"]
+    count: int | None = asked.get("count")
     if count is None:
         return victim(name, seed)
-    number = request.path_params["shard"]
+    number: int = asked.get("shard", 0)
     if not 0 <= number < count <= MOST:
         raise KeyError(name)
-    return shards(name, seed, count)[number]
+    return shards(name, seed, count)[number] if "shard" in asked else ensemble(name, seed, count, asked["aggregate"])
 
 
 def read(model: Victim, tensor: dict[str, object]) -> Rows:

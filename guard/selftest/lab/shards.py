@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -59,8 +59,10 @@ def ensemble(name: str, seed: int, count: int, aggregate: Aggregate) -> Victim:
     """Return what stands behind a policy with an ensemble: the shards' mean, or the shares of their votes.
 
     Raises:
-        KeyError: as for `shards`.
+        KeyError: as for `shards`; or no such aggregate.
     """
+    if aggregate not in get_args(Aggregate):
+        raise KeyError(aggregate)
     members = shards(name, seed, count)
     return replace(victim(name, seed), predict=_together(members, aggregate), extras=None, training=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from guard.policy.schema import Policy, Route
 from guard.selftest import processes
@@ -11,12 +12,15 @@ from guard.selftest.api import HttpApi, OpenInference
 from guard.selftest.base import Api, Attack
 from guard.selftest.cell import Cell, Way
 from guard.selftest.lab.registry import victim
+from guard.selftest.lab.shards import shards
 from guard.selftest.results import Utility
-from guard.selftest.transplant import ALONE, KEY_HEADER, Transplant, key, transplant
+from guard.selftest.transplant import ALONE, KEY_HEADER, Transplant, key, shards_of, transplant
 from guard.selftest.utility import held_labels, measure_utility
 
 UTILITY = ("breast_cancer", "digits", "digits_mlp")
 """Models on which honest users are measured."""
+MIXTURES = 8
+"""What `membership_lira` asks besides of each record, knowing that it faces an ensemble."""
 
 
 class Lab:
@@ -53,8 +57,14 @@ class Lab:
         return transplant(self.policy, self.route, victim(attack.victim, seed).knows, budgets=budgets)
 
     def cell(self, attack: Attack, way: Way, wrapper: str, seed: int, url: str) -> Cell:
-        """Return the cell to run."""
-        return Cell(attack.name, way, wrapper, seed, attack.victim, url)
+        """Return the cell to run; the control is of the single model, floors are of what stands behind the policy."""
+        cell, made = Cell(attack.name, way, wrapper, seed, attack.victim, url), self.route.ensemble
+        if way == "undefended" or made is None:
+            return cell
+        cell = replace(cell, shards=shards_of(made), aggregate=made.aggregate)
+        if way == "defended":
+            return replace(cell, changes={"mixtures": MIXTURES})
+        return replace(cell, url=f"{url}/ensembles/{cell.shards}/{made.aggregate}")
 
     def behind(self, policy: Policy, route: Route) -> Lab:
         """Return the lab behind another policy."""
@@ -75,10 +85,12 @@ class Lab:
     def _utility(
         self, name: str, seed: int, url: str, guarded: Callable[[Transplant], contextlib.AbstractContextManager[str]]
     ) -> Utility:
-        model = victim(name, seed)
+        model, made = victim(name, seed), transplant(self.policy, self.route, victim(name, seed).knows)
+        if made.shards:
+            shards(name, seed, made.shards)  # trained here, and cached, so that the server answers at once
         with (
             _apis(name, model.knows.classes, url) as (direct,),
-            guarded(transplant(self.policy, self.route, model.knows)) as through,
+            guarded(made) as through,
             _apis(name, model.knows.classes, through, ALONE) as users,
         ):
             truth = model.predict(model.test_x)

@@ -48,7 +48,7 @@ UTILITY: dict[str, str] = {
     "accuracy_lost": "accuracy of the undefended model less that of the released answers",
 }
 
-_COUNTS = frozenset({"graded_answers", "partial_answers"})
+_COUNTS = frozenset({"graded_answers", "partial_answers", "distinct_answers"})
 
 
 def plain(text: object) -> str:

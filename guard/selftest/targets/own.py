@@ -17,7 +17,7 @@ from guard.selftest.targets.judge import AskingJudge, Store
 from guard.selftest.targets.layout import Declared
 from guard.selftest.targets.probe import probe, tensor_of
 from guard.selftest.targets.queries import read_rows
-from guard.selftest.targets.spec import Files, TargetSpec
+from guard.selftest.targets.spec import Files, TargetError, TargetSpec
 from guard.selftest.targets.wires import TensorWire, Wire, wire
 from guard.selftest.targets.world import client, prepared_rows
 from guard.selftest.transplant import ALONE, Transplant, own_policy
@@ -128,6 +128,11 @@ def open_own(
         TargetError: a mistake in the options or files, or requests that the model refuses: exit 2.
         Unreachable: nobody answers: exit 3.
     """
+    if route.ensemble is not None:
+        raise TargetError(
+            f"route {route.name} asks several models, and --upstream names one: test it on the lab's models, or start "
+            "Guard and give --live its URL"
+        )
     spoken = route.api or api or DEFAULT_API
     sample = read_rows(queries)
     asked = route_wire(route, spoken, model, path, template)

@@ -11,7 +11,6 @@ from guard.selftest.api import Unreachable, is_label
 from guard.selftest.attacks.extraction import draw
 from guard.selftest.attacks.network import Network, fit_network
 from guard.selftest.base import Api, Refused, Rows, Unresolved, World
-from guard.selftest.lab.registry import victim
 from guard.selftest.measures import Floats
 from guard.selftest.wrappers.wrapped import Wrapped, everywhere
 
@@ -57,7 +56,9 @@ def ddae(world: World) -> World:
     instead of a detector of the defence's kind and a generator each; the shadows are the attacker's models of the
     victim's kind, behind the attacker's own Guard with the same policy.
     """
-    return restoring(world, lambda name: victim(name, world.seed).predict)
+    if world.clean is None:
+        raise Unresolved(f"there are no models of the attacker's own for {world.knows.name}")
+    return restoring(world, world.clean)
 
 
 def restoring(world: World, clean: Callable[[str], Predict]) -> World:

@@ -24,15 +24,17 @@ def server() -> Any:  # Any: an ASGI application
     return app(0)
 
 
-async def post(server: Any, body: bytes, model: str = "digits") -> AsgiReply:  # Any: an ASGI application
+async def post(
+    server: Any, body: bytes, model: str = "digits", base: str = ""
+) -> AsgiReply:  # Any: an ASGI application
     sent: list[Json] = []
     scope: dict[str, Json] = {
         "type": "http",
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": f"/v2/models/{model}/infer",
-        "raw_path": f"/v2/models/{model}/infer".encode(),
+        "path": f"{base}/v2/models/{model}/infer",
+        "raw_path": f"{base}/v2/models/{model}/infer".encode(),
         "query_string": b"",
         "root_path": "",
         "headers": [],
@@ -144,5 +146,25 @@ async def test_what_it_cannot_read_is_a_400(server: Any, body: bytes) -> None:
 
 
 async def test_it_is_healthy(server: Any) -> None:
-    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready"):
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready", "/shards/3/0/v2/health/ready"):
         assert (await ask(server, "GET", path)).status == 200
+
+
+async def scores(server: Any, base: str) -> Floats:
+    reply = await post(server, infer(5, "probabilities"), base=base)
+    assert reply.status == 200
+    (output,) = reply.json()["outputs"]
+    return np.array(output["data"], dtype=np.float64).reshape(output["shape"])
+
+
+async def test_each_shard_has_a_path_and_all_of_them_together_have_one(server: Any) -> None:
+    each = [await scores(server, f"/shards/3/{i}") for i in range(3)]
+    assert len({one.tobytes() for one in each}) == 3
+    np.testing.assert_allclose(await scores(server, "/ensembles/3/mean"), np.mean(each, axis=0))
+    votes = await scores(server, "/ensembles/3/vote")
+    assert set(np.unique(np.rint(3 * votes))) <= {0.0, 1.0, 2.0, 3.0}
+
+
+@pytest.mark.parametrize("base", ["/shards/3/3", "/shards/0/0", "/shards/9999/0", "/ensembles/3/median", "/shards/3"])
+async def test_a_shard_that_there_is_not_is_a_404(server: Any, base: str) -> None:
+    assert (await post(server, infer(1), base=base)).status == 404

@@ -11,7 +11,7 @@ import pytest
 from guard.errors import PolicyError
 from guard.policy.load import load_plan, load_policy
 from guard.selftest.lab.registry import victim
-from guard.selftest.transplant import ACCOUNTS, ALONE, account_name, choose_route, key, transplant
+from guard.selftest.transplant import ACCOUNTS, ALONE, account_name, choose_route, key, shards_of, transplant
 from tests.unit.selftest.support import linear_victim
 
 POLICY = """version: 1
@@ -116,7 +116,49 @@ def test_accounts_are_customers_of_their_own_or_of_one(tmp_path: Path) -> None:
     assert lines[3] == f"{account_name(3)}:{hashlib.sha256(key(3).encode()).hexdigest()}"
 
 
-@pytest.mark.parametrize("preset", ["observe", "balanced", "strict", "label-only"])
+PRIVATE = """version: 1
+routes:
+  - api: mlflow
+    outputs: {kind: probabilities, classes: [a, b]}
+    ensemble: {aggregate: noisy_vote, quorum: 250, noise_multiplier: 10, threshold: 100, threshold_noise_multiplier: 40}
+    privacy: {claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, records: 1000}
+    budgets: [{kind: privacy, per: model, epsilon: 8, delta: 1.0e-6}]
+"""
+
+
+def test_an_ensemble_gets_shards_of_which_one_may_fail() -> None:
+    policy = load_policy("private-ensemble", env={}).policy
+    made = transplant(policy, policy.routes[0], linear_victim(4).knows)
+    assert made.models("http://lab") == [f"http://lab/shards/5/{i}" for i in range(5)]
+    assert any(line.startswith("ensemble: 5 models on disjoint shards") for line in made.substitutions)
+    assert shards_of(None) == 0
+    alone = transplant(policy, policy.routes[0].model_copy(update={"ensemble": None}), linear_victim(4).knows)
+    assert alone.models("http://lab") == "http://lab"
+
+
+def test_more_models_than_the_data_bear_become_fewer_and_it_is_said(tmp_path: Path) -> None:
+    plan, said = transplanted(tmp_path, PRIVATE)
+    ensemble = plan.routes[0].ensemble
+    assert (ensemble.quorum, ensemble.threshold, ensemble.threshold_noise_multiplier) == (100, 40.0, 40)
+    assert any("quorum: was 250, is 100" in line for line in said)
+
+
+def test_a_claim_keeps_its_words_its_noise_and_one_matrix_of_scores(tmp_path: Path) -> None:
+    route = transplanted(tmp_path, PRIVATE)[0].routes[0]
+    assert route.outputs.tensors == ("probabilities",)
+    assert route.private.claimed
+    assert "(8, 1e-06)-differentially private" in route.statement[0]
+
+
+def test_an_attackers_own_deployment_has_the_noise_and_neither_budget_nor_claim(tmp_path: Path) -> None:
+    plan, _ = transplanted(tmp_path, PRIVATE, budgets=False)
+    (route,) = plan.routes
+    assert route.budgets == ()
+    assert (route.private.claimed, route.private.charged) == (False, False)
+    assert route.private.measurement == transplanted(tmp_path, PRIVATE)[0].routes[0].private.measurement
+
+
+@pytest.mark.parametrize("preset", ["observe", "balanced", "strict", "label-only", "private-ensemble"])
 def test_every_preset_can_be_transplanted(tmp_path: Path, preset: str) -> None:
     policy = load_policy(preset, env={}).policy
     made = transplant(policy, policy.routes[0], victim("digits", 0).knows)

@@ -84,6 +84,48 @@ def test_labels_leave_nothing_to_average_but_jitter() -> None:
     assert "repeats: always the same answer" in outcome.notes[0]
 
 
+class Remembered(ModelApi):
+    """Fresh noise a query, remembered as a mechanism's releases are, and charged to a budget of distinct queries.
+
+    Args:
+        budget: distinct queries that are answered.
+        forgets: releases are not remembered, as a fault would have it.
+    """
+
+    def __init__(self, budget: int, *, forgets: bool = False) -> None:
+        super().__init__(noisy(MODEL, "fresh", 0).predict)
+        self.budget, self.forgets = budget, forgets
+        self.known: dict[bytes, Floats] = {}
+
+    def ask(self, x: Rows) -> Floats:
+        """Return the release of each row, old or new."""
+        answers: list[Floats] = []
+        for row in np.asarray(x):
+            key = row.tobytes()
+            if key not in self.known or self.forgets:
+                if not self.budget:
+                    raise Refused(429, answers=np.array(answers) if answers else None)
+                self.budget -= 1
+                self.known[key] = super().ask(row[None])[0]
+            answers.append(self.known[key])
+        return np.array(answers)
+
+
+def test_repeats_of_a_remembered_release_are_all_alike_and_jitters_cost() -> None:
+    outcome = ATTACK.run(world(MODEL, api=Remembered(200)))
+    measures = outcome.tries[0].measures
+    assert (measures["fresh_repeats"].value, measures["distinct_answers"].value) == (0.0, 200)
+    assert "repeats: always the same answer" in outcome.notes[0]
+    assert residual(outcome, "residual_repeats") > 0.02
+
+
+def test_releases_that_are_forgotten_show_in_repeats() -> None:
+    """The negative control: the same noise and budget without a memory."""
+    measures = ATTACK.run(world(MODEL, api=Remembered(10**6, forgets=True))).tries[0].measures
+    assert measures["fresh_repeats"].value > 0.9
+    assert measures["distinct_answers"].value > 2000
+
+
 def test_a_spent_budget_of_graded_answers_adds_nothing_and_misleads_nobody() -> None:
     noise = Noise("fresh", MODEL.knows.std, 0)
     api = ModelApi(MODEL.predict, lambda x, scores: noise(np.asarray(x), scores), graded=48 * 5)

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from guard.selftest.attacks.membership_label_only import MembershipLabelOnly
-from guard.selftest.attacks.membership_lira import CALIBRATED, JITTERED, OFFLINE, ONLINE, MembershipLira
+from guard.selftest.attacks.membership_lira import (
+    CALIBRATED,
+    CROSSED,
+    JITTERED,
+    OFFLINE,
+    ONLINE,
+    MembershipLira,
+)
 from guard.selftest.attacks.membership_shadow import MembershipShadow
 from guard.selftest.attacks.membership_threshold import MembershipThreshold, modified_entropy
 from guard.selftest.base import Attack, Outcome, Refused, Rows, Unresolved
@@ -117,6 +124,34 @@ def test_the_likelihood_ratio_beats_a_threshold_and_copies_help_against_labels()
     floor = {t.how: t.measures["auc"].value for t in replace(LIRA, copies=8, noise=0.05).run(leaky(labels)).tries}
     assert floor[JITTERED] > floor[CALIBRATED]
     assert JITTERED not in {t.how for t in replace(LIRA, copies=0).run(leaky()).tries}
+
+
+CROSSING = MembershipLira(shadows=6, copies=0, mixtures=12)
+
+
+def of(outcome: Outcome, how: str) -> float:
+    return next(t.measures["auc"].value for t in outcome.tries if t.how == how)
+
+
+def test_records_crossed_with_other_data_shine_through_labels() -> None:
+    found = CROSSING.run(leaky(labels))
+    assert of(found, CROSSED) > of(found, CALIBRATED) + 0.02
+    assert "12.0 of 12 mixtures of a record with own data were answered" in found.notes
+    assert CROSSED not in {t.how for t in undefended(LIRA).tries}
+
+
+def test_crossing_finds_nothing_where_there_is_nothing() -> None:
+    """The negative control: a model that saw no candidate."""
+    here = leaky(labels)
+    honest = world(replace(victim(), predict=model(np.zeros(N, dtype=bool))), labels, shadow=here.shadow)
+    assert CROSSING.run(honest).best("auc").measures["auc"].low < 0.53
+
+
+def test_mixtures_that_are_not_answered_are_left_out() -> None:
+    found = CROSSING.run(leaky(labels, limit=N + 60))
+    assert "0.2 of 12 mixtures of a record with own data were answered" in found.notes
+    assert of(found, CROSSED) > 0.5
+    assert "0.0 of 12 mixtures of a record with own data were answered" in CROSSING.run(leaky(labels, limit=N)).notes
 
 
 def test_copies_are_cut_short_alike() -> None:

@@ -273,3 +273,9 @@ def test_what_an_attack_lacks_is_the_reason_that_it_does_not_run(tmp_path: Path)
     assert "this one answers a value" in why("vector", layout=Layout(1))
     assert why("value", layout=Layout(1)) == ""
     assert "it needs magic" in why("magic")
+
+
+def test_a_route_that_asks_several_models_is_for_the_lab_or_a_running_guard(tmp_path: Path) -> None:
+    made = policy(tmp_path, "api: mlflow, ensemble: {aggregate: mean, quorum: 2}")
+    with pytest.raises(TargetError, match=r"asks several models.*--live"):
+        open_own(made, made.routes[0], upstream="http://127.0.0.1:9", queries=queries(tmp_path))

@@ -1,0 +1,50 @@
+"""The lab as a target: what is attacked, asked and judged where a policy has an ensemble."""
+
+from __future__ import annotations
+
+from guard.policy.load import load_policy
+from guard.selftest.attacks.registry import attack_named
+from guard.selftest.base import Tally
+from guard.selftest.cell import Cell, Way, world_of
+from guard.selftest.lab.registry import victim
+from guard.selftest.lab.shards import ensemble
+from guard.selftest.lab.target import Lab
+
+ATTACK = attack_named("membership_lira")
+
+
+def cell(way: Way, preset: str = "private-ensemble") -> Cell:
+    policy = load_policy(preset, env={}).policy
+    return Lab(policy, policy.routes[0]).cell(ATTACK, way, "", 0, "http://lab")
+
+
+def test_the_control_is_one_model_on_all_data() -> None:
+    control = cell("undefended")
+    assert (control.shards, control.url, control.changes) == (0, "http://lab", {})
+    assert cell("defended", "strict").shards == 0
+
+
+def test_floors_are_of_the_bare_ensemble_and_its_attacker_knows_it() -> None:
+    assert (cell("label_only").shards, cell("label_only").url) == (5, "http://lab/ensembles/5/mean")
+    defended = cell("defended")
+    assert (defended.shards, defended.url, defended.changes) == (5, "http://lab", {"mixtures": 8})
+
+
+def test_copies_of_an_ensemble_are_judged_by_the_ensemble() -> None:
+    model, whole = ensemble("digits_forest", 0, 5, "mean"), victim("digits_forest", 0)
+    x = whole.test_x[:20]
+
+    def judged(way: Way) -> bytes:
+        return world_of(cell(way), Tally(), lambda share, what: None).judge.truth(x).tobytes()
+
+    assert judged("defended") == judged("zero_query") == model.predict(x).tobytes()
+    assert judged("undefended") == whole.predict(x).tobytes() != model.predict(x).tobytes()
+
+
+def test_the_attackers_own_deployments_are_ensembles_too() -> None:
+    world = world_of(cell("defended"), Tally(), lambda share, what: None)
+    assert world.clean is not None
+    x = world.judge.test_x[:20]
+    found = world.clean("digits_forest.shadow3")(x)
+    assert found.tobytes() == ensemble("digits_forest.shadow3", 0, 5, "mean").predict(x).tobytes()
+    assert found.tobytes() != victim("digits_forest.shadow3", 0).predict(x).tobytes()
