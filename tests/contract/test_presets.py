@@ -20,7 +20,7 @@ from guard.policy.plan import Plan
 from guard.policy.presets import preset_directory, preset_names
 from guard.wire.registry import API_NAMES
 
-PRESETS = ("observe", "balanced", "strict", "label-only")
+PRESETS = ("observe", "balanced", "strict", "label-only", "private-ensemble")
 APIS = tuple(api for api in API_NAMES if api != "json")
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_every_preset_works_with_selectors(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["logits", "logprobs", "value", "embedding"])
-@pytest.mark.parametrize("preset", ["strict", "label-only"])
+@pytest.mark.parametrize("preset", ["strict", "label-only", "private-ensemble"])
 def test_other_outputs_get_an_error_that_names_the_edit(preset: str, kind: str, tmp_path: Path) -> None:
     text = (preset_directory() / f"{preset}.yaml").read_text()
     assert "outputs: {kind: probabilities}" in text
@@ -75,8 +75,8 @@ def test_other_outputs_get_an_error_that_names_the_edit(preset: str, kind: str, 
     assert all(problem.hint and problem.line for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_works_for_a_model_that_answers_labels(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "private-ensemble"])
+def test_every_preset_of_a_single_model_works_for_one_that_answers_labels(preset: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     text = (preset_directory() / ("balanced" if preset == "observe" else preset)).with_suffix(".yaml").read_text()
     path.write_text(text.replace("outputs: {kind: probabilities}", "outputs: {kind: labels}"))
@@ -131,6 +131,32 @@ def test_strict_is_top_one_and_four_levels() -> None:
     result = explained(plan_of("strict", "open_inference"), answer)
     numbers = [float(x) for x in re.findall(rb"[\d.]+", result.after.split(b'"data":')[1])]
     np.testing.assert_allclose(numbers, [0.55, 0, 0, 0, 0, 0.99])
+
+
+def test_private_ensemble_is_a_mean_of_four_models_or_more_in_four_levels() -> None:
+    (route,) = plan_of("private-ensemble", "open_inference").routes
+    assert route.ensemble is not None
+    assert (route.ensemble.aggregate, route.ensemble.quorum, route.private) == ("mean", 4, None)
+    assert [defence.kind for defence in route.defences] == ["levels"]
+    assert [(b.kind, b.per, b.limit_for(64), b.window, b.then) for b in route.budgets] == [
+        ("rows", "client", 5000, 86400, "deny")
+    ]
+    assert route.statement == ()
+
+
+def test_private_ensembles_other_way_compiles_once_it_is_uncommented_and_claims_what_it_says(tmp_path: Path) -> None:
+    text = (preset_directory() / "private-ensemble.yaml").read_text()
+    other = re.findall(r"^    # ((outputs|ensemble|privacy|defences|budgets): .*)$", text, re.MULTILINE)
+    assert [key for _, key in other] == ["outputs", "ensemble", "privacy", "defences", "budgets"]
+    routes = "routes:\n  - name: default\n    inputs: {kind: any}\n" + "".join(f"    {line}\n" for line, _ in other)
+    (tmp_path / "p.yaml").write_text(f"version: 1\nname: other\n{routes}")
+    (route,) = load_plan(tmp_path / "p.yaml", api="open_inference", env={}).routes
+    assert route.private is not None
+    assert (route.private.claimed, route.private.charged) == (True, True)
+    answers = re.search(r"at most ([\d,]+) answers", route.statement[0])
+    assert answers is not None
+    assert f" {answers[1]} answers for everybody together" in text
+    assert "(8, 1e-06)-differentially private" in route.statement[0]
 
 
 def test_the_wheel_holds_the_presets(tmp_path: Path) -> None:

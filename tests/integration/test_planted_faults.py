@@ -31,10 +31,21 @@ BUDGETED = (
 selftest: {gates: [{attack: equation_solving_softmax, metric: graded_answers, max: 40}]}
 """
 )
+PRIVATE = (
+    ROUTE.replace("probabilities", "probabilities, classes: [a, b]")
+    + """    privacy: {claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, records: 1000}
+    defences: [{kind: dp_gaussian, noise_multiplier: 13}]
+    budgets: [{kind: privacy, per: model, epsilon: 8, delta: 1.0e-6}]
+selftest: {gates: [{attack: averaging, metric: METRIC}]}
+"""
+)
+"""It admits 396 answers: `guard explain` says so."""
 PLANTED = [
     ("noise_keyed_on_raw_bytes", NOISY),
     ("second_copy_unrounded", ROUNDED),
     ("requests_counted_for_rows", BUDGETED),
+    ("releases_forgotten", PRIVATE.replace("METRIC", "fresh_repeats, max: 0")),
+    ("private_batch_charged_as_one_row", PRIVATE.replace("METRIC", "distinct_answers, max: 396")),
 ]
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from guard.cli.main import main
+from guard.engine.memo import Memo
 from guard.model.domain import Inputs
-from guard.proxy import admission
+from guard.proxy import admission, releases
 from guard.wire import rows
 
 
@@ -43,11 +44,32 @@ def requests_counted_for_rows() -> None:
     admission.charges = one
 
 
+def releases_forgotten() -> None:
+    """A repeat is drawn anew, and paid for anew."""
+
+    def nothing(data: bytes | None) -> None:
+        del data
+
+    releases.unpack = nothing
+
+
+def private_batch_charged_as_one_row() -> None:
+    """Rows drawn anew beyond a request's first cost no privacy."""
+    due = Memo.due
+
+    def one(self: Memo) -> int:
+        return min(1, due(self))
+
+    Memo.due = one
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "noise_keyed_on_raw_bytes": noise_keyed_on_raw_bytes,
     "second_copy_unrounded": second_copy_unrounded,
     "requests_counted_for_rows": requests_counted_for_rows,
+    "releases_forgotten": releases_forgotten,
+    "private_batch_charged_as_one_row": private_batch_charged_as_one_row,
 }
 
 if __name__ == "__main__":
