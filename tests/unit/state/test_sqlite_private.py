@@ -90,19 +90,27 @@ def test_only_what_privacy_needs_waits_for_the_disk(path: Path) -> None:
 
 
 async def test_a_commit_that_fails_enters_nothing(path: Path) -> None:
+    same_slot = b"\1" + bytes(15)
     state = SqliteState(str(path))
     await state.charge("m", [private(1)], NOW_S)
     await state.remember("m", [(bytes(16), b"old")])
     await state.charge("m", [private(1)], NOW_S)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        await state.remember("m", [(bytes(16), b"new")])
-        for call in (state.charge("m", [private(1)], NOW_S), state.agree("m", b"{}")):
-            with pytest.raises(StateError, match="cannot be written"):
-                await call
+        await state.remember("m", [(same_slot, b"new")])
+        under_way = asyncio.ensure_future(state.charge("m", [private(1)], NOW_S))
+        for _ in range(3):
+            await asyncio.sleep(0)  # the writer has taken its batch by then, so that the second is of the next one
+        waits = state.charge("m", [private(1)], NOW_S)
+        results = await asyncio.gather(under_way, waits, return_exceptions=True)
+        assert [str(result) for result in results] == ["budgets cannot be written"] * 2
+        with pytest.raises(StateError, match="cannot be written"):
+            await state.agree("m", b"{}")
         other.execute("ROLLBACK")
     assert await state.recall("m", [bytes(16)]) == [b"old"]
+    assert await state.recall("m", [same_slot]) == [None]
     assert await state.terms("m") is None
+    await state.ping()  # writes whatever would still be waiting
     await state.charge("m", [private(1)], NOW_S)
     await state.aclose()
     assert await entries(path) == [(Spend(30, 30), (Entry(EVENT, 3, 30),))]
@@ -153,10 +161,16 @@ async def test_old_periods_take_their_journal_with_them(path: Path) -> None:
     state = SqliteState(str(path))
     for i in range(3):
         await state.charge("m", [private(1, window_s=60, scope=f"client:{i}"), private(2)], NOW_S)
+    await state.aclose()
+    books = SqliteBooks(str(path), write=True)
+    assert await books.rewrite("m", None, None, (await books.accounts("m"))[:2])  # which makes checkpoints of them
+    await books.aclose()
+    state = SqliteState(str(path))
     await state.charge("m", [private(3)], NOW_S + 240)
     await state.aclose()
     assert await entries(path) == [(Spend(90, 90), (Entry(EVENT, 9, 90),))]
-    assert query(path, "SELECT count(DISTINCT counter) FROM journal") == [(1,)]
+    for table in ("journal", "checkpoints"):
+        assert query(path, f"SELECT DISTINCT counter FROM {table} EXCEPT SELECT id FROM counters") == []
 
 
 async def test_a_late_charge_on_a_period_that_is_being_dropped_keeps_its_journal(path: Path) -> None:
