@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.state.memo import KEY_BYTES
-from guard.state.sqlite_journal import entries_of, fold
+from guard.state.sqlite_journal import FOLDED_AT_ONCE, entries_of, fold
 from guard.state.sqlite_schema import prepare
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class LedgerFile:
                 raise sqlite3.DatabaseError("it has no header")
             prepare(self.db, path)
             self._is_full = True
+            self._entered = 0  # rows of the journal since it was looked at
             (next_id,) = self.db.execute("SELECT coalesce(max(id), 0) + 1 FROM counters").fetchone()
             self.next_id = int(next_id)
         except sqlite3.Error as error:
@@ -175,8 +176,10 @@ class LedgerFile:
         self._write_rows("INSERT INTO checkpoints VALUES", "", batch.folded)
         self._write_rows("INSERT INTO journal (counter, event, rows, amount) VALUES", "", batch.entries)
         self._write_rows("INSERT OR REPLACE INTO memo (ledger, slot, held) VALUES", "", batch.memo)
-        if batch.entries:
+        self._entered += len(batch.entries)
+        if self._entered >= FOLDED_AT_ONCE:
             fold(self.db)
+            self._entered = 0
         if batch.ping:
             self.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'pings'")
         if batch.forget_before_s is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 JOURNAL_ROWS, FOLDED_AT_ONCE = 8192, 1024
-"""Rows that a journal keeps, and by how many it is longer before those beyond are folded."""
+"""Rows that a journal keeps, and after how many more it is looked at again."""
 Folded = tuple[str, int, int]
 """Event, rows, amount."""
 
@@ -23,7 +23,7 @@ _ROWS_A_STATEMENT = 128
 def fold(db: sqlite3.Connection) -> None:
     """Fold the oldest rows of a journal that has grown too long into its checkpoints."""
     (first, last) = db.execute("SELECT (SELECT min(id) FROM journal), (SELECT max(id) FROM journal)").fetchone()
-    if first is None or last - first < JOURNAL_ROWS + FOLDED_AT_ONCE:
+    if first is None or last - first < JOURNAL_ROWS:
         return
     old = (last - JOURNAL_ROWS,)
     db.execute(
