@@ -47,7 +47,7 @@ def check_route(route: Route, at: str, parent: Mode) -> list[Problem]:
     for i, defence in enumerate(route.defences):
         here = f"{at}.defences[{i}]"
         problems += [_below(here, p) for p in defence.check(route.outputs, route.inputs)]
-        if defence.random and coarse is not None:
+        if defence.random and not defence.spends and coarse is not None:
             hint = f"put {defence.kind} before {coarse.kind}"
             problems.append(
                 Problem(f"{defence.kind} after {coarse.kind} would be seen for what it is", here, hint=hint)

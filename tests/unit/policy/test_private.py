@@ -42,6 +42,11 @@ def problem(tmp_path: Path, *lines: str) -> Problem:
 @pytest.mark.parametrize(
     ("lines", "path", "message"),
     [
+        (
+            (OUTPUTS, "defences: [{kind: round, decimals: 2}, {kind: dp_gaussian, noise_multiplier: 20}]", BUDGET),
+            "defences[1]",
+            "round before dp_gaussian",
+        ),
         ((OUTPUTS, BUDGET), "budgets[0]", "no mechanism spends this privacy budget"),
         (
             (OUTPUTS, "defences: [{kind: top_k, k: 1}, {kind: dp_gaussian, noise_multiplier: 20}]", BUDGET),
