@@ -20,8 +20,8 @@ class Levels(Defence, frozen=True):
 
     Costs: a mean L1 of .178 (digits, four levels), everything about the second class; top-1 unchanged. Does nothing
     against a patient attacker who only wants agreement (.81 of uniform queries at 3,250; L1 .116 at 650 queries and
-    .040 with the interval attack at 3,250), nor alone against membership inference (LiRA AUC .995 to .976; with an
-    ensemble of 5 shards .574).
+    .040 with the interval attack at 3,250), nor alone against membership inference (LiRA AUC .995 to .98; with an
+    ensemble of 5 shards .62 to .69).
     Source: figures and formula in `defences.md`.
 
     Args:

@@ -19,6 +19,8 @@ from guard.selftest.utility import held_labels, measure_utility
 
 UTILITY = ("breast_cancer", "digits", "digits_mlp")
 """Models on which honest users are measured."""
+FILTERS = 20
+"""Most shards of the lab's messages that still make a filter."""
 MIXTURES = 8
 """What `membership_lira` asks besides of each record, knowing that it faces an ensemble."""
 
@@ -44,8 +46,10 @@ class Lab:
         return processes.lab(seed)
 
     def applicable(self, attack: Attack) -> str | None:
-        """Return why an attack cannot run: the policy's outputs are of another kind."""
+        """Return why an attack cannot run: the policy's outputs are of another kind, or its models know too little."""
         kind = self.route.outputs.kind
+        if attack.victim == "spam" and shards_of(self.route.ensemble) > FILTERS:
+            return f"a spam filter on less than {1 / FILTERS:.0%} of the lab's messages blocks none"
         if "value" in attack.needs and kind != "value":
             return f"it attacks a model that answers values, and the route's outputs are {kind}"
         if "value" not in attack.needs and kind not in ("probabilities", "labels"):

@@ -198,7 +198,7 @@ def _gates(report: Report, narrow: bool) -> Table:
 
 
 def _utility(report: Report, narrow: bool) -> Table:
-    names = ("top-1 changed", "mean L1", "accuracy", "own", "ECE", "own ECE", "+p50 ms", "+p99 ms", "refused", "rows")
+    names = ("top-1 changed", "mean L1", "acc.", "own acc.", "ECE", "own ECE", "+p50 ms", "+p99 ms", "refused", "rows")
     title = "\nWhat honest users pay, on held-out data"
     table = _table(title, [("model", False), *((name, True) for name in names)], narrow=narrow)
     for u in report.utility:

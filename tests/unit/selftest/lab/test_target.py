@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guard.policy.load import load_policy
+from guard.policy.privacy import Ensemble
 from guard.selftest.attacks.registry import attack_named
 from guard.selftest.base import Tally
 from guard.selftest.cell import Cell, Way, world_of
@@ -28,6 +29,15 @@ def test_floors_are_of_the_bare_ensemble_and_its_attacker_knows_it() -> None:
     assert (cell("label_only").shards, cell("label_only").url) == (5, "http://lab/ensembles/5/mean")
     defended = cell("defended")
     assert (defended.shards, defended.url, defended.changes) == (5, "http://lab", {"mixtures": 8})
+
+
+def test_a_filter_on_next_to_no_messages_is_left_out() -> None:
+    policy = load_policy("private-ensemble", env={}).policy
+    (route,) = policy.routes
+    many = route.model_copy(update={"ensemble": Ensemble(aggregate="vote", quorum=90)})
+    assert Lab(policy, route).applicable(attack_named("good_words")) is None
+    assert "blocks none" in (Lab(policy, many).applicable(attack_named("good_words")) or "")
+    assert Lab(policy, many).applicable(ATTACK) is None
 
 
 def test_copies_of_an_ensemble_are_judged_by_the_ensemble() -> None:
