@@ -80,8 +80,8 @@ def statement(
 
 _NOT_COVERED = (
     "Not covered: what the model or its training data give away elsewhere (another endpoint, another copy, what"
-    " operators see in metrics and logs); how long an answer takes, and whether the model fails on a query; what is true"
-    " of a population, from which people can be guessed about whether their records were in the training data or not."
+    " operators see in metrics and logs); how long an answer takes, and whether the model fails on a query; what is"
+    " true of a population, from which people can be guessed about whether their records were there or not."
 )
 
 
