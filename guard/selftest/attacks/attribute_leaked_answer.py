@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
 
 from guard.selftest.attacks.attribute import Targets, ask_candidates, ask_few
+from guard.selftest.attacks.candidates import Bools
 from guard.selftest.attacks.guesses import distance, guessed, likelihood, said, tried
-from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, World
+from guard.selftest.base import Api, Attack, Criterion, Outcome, Refused, Threat, World
 from guard.selftest.measures import Floats, Ints
 
 OTHERS = range(16, 32)
@@ -17,6 +19,10 @@ OTHERS = range(16, 32)
 TOGETHER = 8
 """Records that such a client sends in one request: few, since a budget cuts a request as a whole."""
 PLAIN = 0.002
+IN_VAIN = 64
+"""Refusals in a row after which nothing seems to be remembered."""
+SURE = 100.0
+"""Log-likelihood that outweighs any prior."""
 TOLERANCES = (PLAIN, 0.02, 0.1, 0.3)
 
 
@@ -26,7 +32,8 @@ class LeakedAnswer:
 
     Score: log prior(v) - |answer(v) - leaked| / tolerance. The targets' clients have accounts of their own behind the
     same defence, so that what differs between accounts (salts, budgets) lies between the two sides. The attacker who
-    knows the policy allows for noise, and weighs in the target's true label.
+    knows the policy allows for noise, and weighs in the target's true label; and where a budget is spent asks each
+    candidate alone: one that is answered all the same is remembered, so somebody has asked about that person.
 
     Args:
         tolerances: L1 distances that count as likely, in standard deviations of the attacker's values for a regression.
@@ -61,10 +68,18 @@ class LeakedAnswer:
         """Overhear, ask about every candidate, then compare."""
         targets = Targets.of(world)
         leaked = overhear(world, targets)
-        answers = ask_candidates(world, targets)
+        try:
+            answers = ask_candidates(world, targets)
+        except Refused:
+            if np.isnan(leaked).all():
+                raise
+            answers = np.full((len(leaked), len(targets.values), leaked.shape[1]), np.nan)
         tries = tried(
             world, targets, self.guesses(world, targets, answers, leaked), frozenset({f"tolerance {PLAIN:g}"})
         )
+        if np.isnan(answers).any():
+            guess = guessed(targets, np.where(remembered(world.api, targets), SURE, 0.0))
+            tries += tried(world, targets, {"who is answered though a budget is spent": guess}, frozenset())
         few = ask_few(world, targets, answers)
         further = 0 if few is None else few[1].shape[0] * few[1].shape[1]
         if few is not None:
@@ -85,6 +100,19 @@ class LeakedAnswer:
     def unit(self, world: World) -> float:
         """Return what distances are counted in."""
         return 1.0 if world.knows.classes > 1 else float(np.std(cast("Floats", world.knows.own_y)))
+
+
+def remembered(api: Api, targets: Targets) -> Bools:
+    """Say which candidates, shape (n, v), are answered by an API that refuses others; many in vain end it."""
+    rows = targets.candidates()
+    found = np.zeros(len(rows), dtype=bool)
+    for i in range(len(rows)):
+        if i >= IN_VAIN and not found.any():
+            break
+        with contextlib.suppress(Refused):
+            api.ask(rows[i : i + 1])
+            found[i] = True
+    return found.reshape(len(targets.x), -1)
 
 
 def overhear(world: World, targets: Targets) -> Floats:

@@ -10,7 +10,7 @@ import pytest
 
 from guard.selftest.api import one_hot
 from guard.selftest.attacks.attribute import Targets, ask_counts, ask_few
-from guard.selftest.attacks.attribute_leaked_answer import LeakedAnswer
+from guard.selftest.attacks.attribute_leaked_answer import IN_VAIN, LeakedAnswer
 from guard.selftest.attacks.attribute_leaked_answer import OfRating as LeakedRating
 from guard.selftest.attacks.attribute_leaked_answer import OfValue as LeakedValue
 from guard.selftest.attacks.attribute_map import AttributeMap, OfValue
@@ -54,6 +54,54 @@ def test_a_leaked_answer_gives_the_affair_away_and_labels_give_less() -> None:
     assert best(open_) >= 0.97
     assert best(held) <= 0.93
     assert "imputing" in open_.notes[0]
+
+
+class OneLedger:
+    """Fresh noise a query, one budget for everybody, and releases remembered: for everybody, or for whoever asked.
+
+    Args:
+        shared: what one client was answered, another gets too, whatever the budget.
+    """
+
+    def __init__(self, budget: int, *, shared: bool) -> None:
+        self.budget, self.shared, self.rng = budget, shared, np.random.default_rng(4)
+        self.known: dict[tuple[int, bytes], Floats] = {}
+
+    def account(self, number: int) -> ModelApi:
+        """Return one client's API."""
+        ledger, inner = self, ModelApi(MARRIAGE[0].predict, account=str(number))
+        ask = inner.ask
+
+        def answered(x: Rows) -> Floats:
+            answers: list[Floats] = []
+            for row in np.asarray(x, dtype=np.float64):
+                key = (0 if ledger.shared else number, row.tobytes())
+                if key not in ledger.known:
+                    if not ledger.budget:
+                        raise Refused(429, answers=np.array(answers) if answers else None)
+                    ledger.budget -= 1
+                    ledger.known[key] = ask(row[None])[0] + ledger.rng.normal(size=3)
+                answers.append(ledger.known[key])
+            return np.array(answers)
+
+        inner.ask = answered
+        return inner
+
+    def run(self) -> float:
+        """Return the accuracy of the attack."""
+        return best(LeakedAnswer().run(world(MARRIAGE[0], api=self.account(0), account=self.account)))
+
+
+def test_a_release_that_all_clients_share_tells_what_others_have_asked_whatever_its_noise() -> None:
+    guess = best(zero_query(world(MARRIAGE[0])))
+    assert OneLedger(10**6, shared=True).run() > 0.95
+    assert OneLedger(10**6, shared=False).run() < guess + 0.03
+
+
+def test_a_spent_budget_tells_it_too_by_whom_it_refuses() -> None:
+    guess = best(zero_query(world(MARRIAGE[0])))
+    assert OneLedger(800, shared=True).run() > 0.95
+    assert OneLedger(800, shared=False).run() < guess + 0.03
 
 
 def test_noise_of_its_own_for_each_account_hides_what_a_leaked_answer_gives() -> None:
@@ -106,7 +154,7 @@ def test_leaf_counts_are_used_where_answers_hold_them_only() -> None:
 def test_a_refusal_midway_leaves_the_rest_to_the_prior() -> None:
     for attack in (AttributeMap(), LeakedAnswer()):
         part, whole = attack.run(world(MARRIAGE[0], limit=200)), attack.run(world(MARRIAGE[0]))
-        assert part.queries <= 203 + 360
+        assert part.queries <= 203 + 360 + IN_VAIN
         assert plain(part) < plain(whole)
     with pytest.raises(Refused):
         AttributeMap().run(world(MARRIAGE[0], limit=0))
