@@ -14,14 +14,16 @@ import pytest
 
 from guard.policy.load import load_policy
 from guard.selftest import processes
+from guard.selftest.api import HttpApi, OpenInference
 from guard.selftest.attacks.registry import attack_named
 from guard.selftest.base import Outcome
 from guard.selftest.cell import run_cell
 from guard.selftest.lab.registry import victim
+from guard.selftest.lab.shards import ensemble
 from guard.selftest.targets.live import open_live
 from guard.selftest.targets.own import OwnModel, open_own
 from guard.selftest.targets.spec import TargetError
-from guard.selftest.transplant import Transplant, key, transplant
+from guard.selftest.transplant import KEY_HEADER, Transplant, key, transplant
 from tests.support.processes import guard as logging_guard
 
 ATTACK = attack_named("equation_solving_softmax")
@@ -53,7 +55,7 @@ def opened(upstream: str, queries: str) -> OwnModel:
 @contextmanager
 def guarded(made: Transplant, upstream: str, folder: Path) -> Generator[str]:
     folder.mkdir()
-    with processes.guard(str(made.write(folder)), upstream, folder, env=made.env) as (url, _):
+    with processes.guard(str(made.write(folder)), made.models(upstream), folder, env=made.env) as (url, _):
         yield url
 
 
@@ -82,6 +84,22 @@ def test_the_operators_model_is_copied_bare_and_less_well_behind_the_policy(
         (utility,) = target.utility(0, url, lambda made: guarded(made, url, tmp_path / "utility"))
     assert (utility.top1_changed, utility.refused) == (0.0, 0.0)
     assert 0.02 < utility.mean_l1 < 0.12
+
+
+def test_an_ensemble_behind_guard_answers_what_its_shards_say_together(upstream: str, tmp_path: Path) -> None:
+    policy = load_policy("private-ensemble", env=os.environ).policy
+    made, together = transplant(policy, policy.routes[0], victim("digits", 0).knows), ensemble("digits", 0, 5, "mean")
+    x = np.asarray(victim("digits", 0).test_x)[:100]
+    with guarded(made, upstream, tmp_path / "guard") as url:
+        api = HttpApi(url, OpenInference("digits"), 10, headers={KEY_HEADER: key(0)})
+        answers = api.ask(x)
+        api.close()
+    truth = together.predict(x)
+    np.testing.assert_array_equal(answers.argmax(axis=1), truth.argmax(axis=1))
+    assert set(answers.max(axis=1).tolist()) <= {0.55, 0.75, 0.9, 0.99}
+    assert np.abs(answers - truth).max() < 0.4
+    single = victim("digits", 0).predict(x)
+    assert np.abs(single - truth).sum(axis=1).mean() > 0.05
 
 
 def test_a_running_guard_is_attacked_within_its_limit_and_says_so_in_its_log(
