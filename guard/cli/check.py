@@ -160,11 +160,8 @@ def _route_json(route: RoutePlan) -> dict[str, object]:
 def _print(problems: Iterable[Problem], word: str, file: str, out: TextIO) -> None:
     for problem in problems:
         place = ":".join(part for part in (problem.file or file, str(problem.line or "")) if part)
-        path = f"{problem.path}: " if problem.path else ""
-        print(
-            f"{place}: {word}: {path}{problem.message}" if word != "error" else f"{place}: {path}{problem.message}",
-            file=out,
-        )
+        said = (place, "" if word == "error" else word, problem.path, problem.message)
+        print(": ".join(part for part in said if part), file=out)
         missing = bool(problem.path) and not re.search(r"[.\[]", problem.path)
         if (excerpt := _excerpt(problem)) and (not missing or problem.path in excerpt):
             print(excerpt, file=out)

@@ -27,7 +27,8 @@ One process is one core; more cores are more replicas on one Redis. SIGHUP reloa
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_option(parser, "--policy", help="policy file, or the name of a preset: observe, balanced, strict, label-only")
+    presets = "observe, balanced, strict, label-only, private-ensemble"
+    add_option(parser, "--policy", help=f"policy file, or the name of a preset: {presets}")
     add_option(
         parser, "--api", help="the API of routes that name none: open_inference, mlflow, ... (default: open_inference)"
     )

@@ -35,6 +35,9 @@ class Claim(BaseModel):
         sensitivity: `auto`: what outputs and ensemble imply; or how far one unit can move the scores, on your word.
         records: training records; delta must be below one over it.
         model_version: names the model that answers; remembered releases of another are not given.
+        releases: whose a remembered release is. `shared`: everybody's who shares the narrowest privacy budget, so under
+            `per: model` anybody can tell whether somebody has asked a query before (it costs nothing, and is answered
+            when the budget is spent). `per_client`: each client's own, drawn and charged for each.
         trained_privately: the model's own guarantee; answers are post-processing and nothing is charged.
         accept_lost_writes: why you accept a state that may lose charges; said in the published sentence.
     """
@@ -46,6 +49,7 @@ class Claim(BaseModel):
     sensitivity: Literal["auto"] | float | None = None
     records: int | None = Field(default=None, ge=1, le=10**15)
     model_version: str = Field(default="", max_length=128)
+    releases: Literal["shared", "per_client"] = "shared"
     trained_privately: TrainedPrivately | None = None
     accept_lost_writes: str = Field(default="", max_length=500)
 

@@ -152,6 +152,8 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
     budgets = tuple(b.priced(filter_, event) if isinstance(b, Privacy) else b for b in route.budgets)
     spending = [b for b in budgets if isinstance(b, Privacy)]
     scopes: list[Per] = [b.per for b in spending] or ["model"]
+    if claim.releases == "per_client":
+        scopes.append("client")
     spent = tuple(Spent(b.per, b.epsilon, b.delta, b.window_s, b.answers) for b in spending)
     measurement = bound.measurement()
     private = Private(

@@ -74,6 +74,8 @@ def statement(
     said.append(_assumptions(claim, ensemble, measurement))
     if not any(budget.per == "model" for budget in budgets):
         said.append("Clients who pool their answers can learn more: the losses of all who pool add up.")
+    if claim.releases == "shared" and not any(budget.per == "client" for budget in budgets):
+        said.append("Clients can tell whether another one has asked the same query, since they get the same release.")
     said.append(_NOT_COVERED)
     return tuple(said)
 

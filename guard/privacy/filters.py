@@ -180,13 +180,21 @@ def choose(events: Sequence[Event], epsilon: float, delta: float, columns: int, 
     """
     if order is not None:
         return Filter("rdp", order)
-    filters = [Filter("rdp", candidate) for candidate in ORDERS]
     gdp = Filter("gdp")
-    if columns <= COLUMNS and all(gdp.supports(event) for event in events):
-        filters.insert(0, gdp)
+    exact = columns <= COLUMNS and all(gdp.supports(event) for event in events)
+    if exact and all(map(_dear, events)):
+        return gdp  # no order admits more answers than the exact accounting
+    filters = [*([gdp] if exact else []), *(Filter("rdp", candidate) for candidate in ORDERS)]
 
     def answers(used: Filter) -> float:
         dearest = max(map(used.cost, events), default=0)
         return used.limit(epsilon, delta) / dearest if dearest else inf
 
     return max(filters, key=answers)
+
+
+def _dear(event: Event) -> bool:
+    """Say whether `gdp` takes what an event costs, and not the least that it takes of any."""
+    if isinstance(event, Composed):
+        return all(map(_dear, event.parts))
+    return Filter("gdp").cost(event) > LEAST

@@ -127,6 +127,18 @@ async def test_one_budget_for_all_gives_all_the_same_release(tmp_path: Path) -> 
     two = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.2")
     assert one.body == two.body
     assert await spent(made) == 1
+    assert "asked the same query" in " ".join(made.plans.current.plan.routes[0].statement)
+
+
+async def test_releases_of_their_own_are_charged_to_the_budget_of_all(tmp_path: Path) -> None:
+    made = guarded(tmp_path, policy().replace("claim: dp", "claim: dp, releases: per_client"))
+    one = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.1")
+    two = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.2")
+    again = await made.ask("POST", PATH, body([1, 2]), peer="192.0.2.1")
+    assert one.body == again.body != two.body
+    assert await spent(made) == 2
+    said = " ".join(made.plans.current.plan.routes[0].statement)
+    assert "asked the same query" not in said
 
 
 async def test_what_is_charged_stays_charged_when_the_model_fails_and_comes_back_when_it_saw_nothing(
