@@ -145,7 +145,7 @@ class Account(NamedTuple):
         window_s: window length; 0 is for ever.
         window: its number.
         spend: the live counter.
-        entries: checkpoint and journal, added up by event; empty for budgets that keep no journal.
+        entries: checkpoint and journal, added up by event, sorted by it; empty for budgets that keep no journal.
     """
 
     budget: str

@@ -172,7 +172,7 @@ class MemoryState:
         for (window_s, number), window in self._windows.items():
             for (owner, budget, scope), counter in window.counters.items():
                 if owner == ledger:
-                    entries = tuple(Entry(event, *sums) for event, sums in (counter.entries or {}).items())
+                    entries = tuple(Entry(event, *sums) for event, sums in sorted((counter.entries or {}).items()))
                     spend = Spend(counter.spent, counter.total)
                     made.append(Account(budget, scope, window_s, number, spend, entries))
         return sorted(made)
