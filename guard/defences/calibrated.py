@@ -6,11 +6,14 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from guard.defences.base import Batch
 from guard.defences.mechanism import Mechanism
 from guard.errors import InvariantError
+from guard.model.arrays import Floats, Ints
 from guard.privacy.calibrate import GREATEST_RATIO, LEAST_RATIO, least_noise
 from guard.privacy.events import Event
 from guard.privacy.lattice import Lattice, lattice, sampled
+from guard.privacy.projection import project
 
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_RATIO, le=GREATEST_RATIO)]
 Granularity = Annotated[float, Field(gt=0, le=1e9)]
@@ -90,3 +93,17 @@ class Calibrated(Mechanism, frozen=True):
             return self.event_at(ratio, self.grid_at(ratio))
 
         return least_noise(event_of, self.epsilon, self.delta, self.answers, self._columns)
+
+
+def with_noise(mechanism: Mechanism, scores: Floats, noise: Ints, batch: Batch) -> Batch:
+    """Return a release of scores and noise, added in whole steps of the mechanism's grid and moved into the domain.
+
+    Args:
+        mechanism: bound.
+        scores: inside their domain, shape (n, k).
+        noise: whole steps, shape (n * k,).
+        batch: what the scores came in; nothing but its form is used.
+    """
+    grid = mechanism.grid
+    released = project(grid.scores(grid.snap(scores) + noise.reshape(scores.shape)), mechanism.domain)
+    return Batch(released, released.argmax(axis=1), batch.kind, batch.complete)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from guard.defences.base import Batch, Randomness
-from guard.defences.calibrated import Calibrated, Granularity
+from guard.defences.calibrated import Calibrated, Granularity, with_noise
 from guard.model.arrays import Floats
 from guard.model.outputs import Kind
 from guard.privacy import discrete
 from guard.privacy.events import Event, Laplace, Pure
 from guard.privacy.lattice import Lattice
 from guard.privacy.measurement import Norm
-from guard.privacy.projection import project
 
 
 class DpLaplace(Calibrated, frozen=True):
@@ -50,10 +49,7 @@ class DpLaplace(Calibrated, frozen=True):
 
     def draw(self, scores: Floats, batch: Batch, rng: Randomness) -> Batch:
         """Return the scores with noise, moved into their domain again."""
-        grid = self.grid
-        noise = discrete.laplace(grid.scale, scores.size, rng.fresh).reshape(scores.shape)
-        released = project(grid.scores(grid.snap(scores) + noise), self.domain)
-        return Batch(released, released.argmax(axis=1), batch.kind, batch.complete)
+        return with_noise(self, scores, discrete.laplace(self.grid.scale, scores.size, rng.fresh), batch)
 
     def event_at(self, ratio: float, grid: Lattice) -> Event:
         """Return what one row costs."""

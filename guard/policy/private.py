@@ -169,8 +169,7 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         accept_lost_writes=claim.accept_lost_writes,
     )
     said = statement(claim, route.ensemble, measurement, spent, mode)
-    first, rest = (bound,), steps(route)[1:]
-    return Made((*first, *rest), budgets, private, said)
+    return Made((bound, *steps(route)[1:]), budgets, private, said)
 
 
 def terms_of(routes: Sequence[tuple[str, Route]], found: dict[str, Filter]) -> dict[str, Terms]:
