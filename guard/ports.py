@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from guard.model.evidence import Delta, Record
     from guard.model.exchange import Reply
     from guard.model.ledger import Account, Charge, Receipt, Spend
 
 Headers = list[tuple[bytes, bytes]]
 Heard = TypeVar("Heard")
 """What becomes of one model's reply."""
+EVIDENCE_KEPT_S = 30 * 86400
+"""How long a client's evidence outlives its last query."""
 
 
 class Clock(Protocol):
@@ -69,6 +72,20 @@ class State(Protocol):
         Args:
             ledger: as for `charge`.
             releases: (key, release) pairs; a release longer than `guard.state.memo.MOST_BYTES` is not kept.
+        """
+        ...
+
+    async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
+        """Merge what this replica has counted into what all have, and return it: one record for each delta, in order.
+
+        A record is forgotten `EVIDENCE_KEPT_S` after its last merge that added something. Of its counts, those of the
+        newest `guard.evidence.values.KEPT` buckets are kept. Each record is merged atomically; different ones need not
+        be merged together.
+
+        Args:
+            space: whose clients these are, such as `evidence/LEDGER/FINGERPRINT` or `marks/LEDGER`.
+            deltas: different clients; an empty one only reads.
+            now_s: wall clock, for forgetting.
         """
         ...
 

@@ -83,6 +83,8 @@ class Defence(BaseModel, frozen=True):
     """No row carries more than its label behind it."""
     spends: ClassVar[bool] = False
     """It is a mechanism of differential privacy: see `guard.defences.mechanism`."""
+    calibrates: ClassVar[bool] = False
+    """It learns from calibration answers, which a profile carries."""
     instead: ClassVar[str] = "drop this step"
     """What to write on a route whose outputs it does not suit."""
 
@@ -98,6 +100,18 @@ class Defence(BaseModel, frozen=True):
             salt: this step's own, so that two noises in one policy are independent.
         """
         raise NotImplementedError
+
+    def calibrated(self, answers: Floats) -> Defence:
+        """Return the defence as calibration answers make it; itself unless it `calibrates`.
+
+        Args:
+            answers: whole distributions, shape (r, k); none when there is no profile or it has none.
+
+        Raises:
+            ValueError: it cannot do without; the message says what is missing.
+        """
+        del answers
+        return self
 
     def check(self, outputs: Outputs, inputs: Inputs | None) -> list[Problem]:
         """Return what is wrong with these parameters on a route with such outputs and inputs; paths are field names."""

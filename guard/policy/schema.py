@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     BaseModel,
@@ -20,30 +20,17 @@ from pydantic import (
     field_validator,
 )
 
-from guard.budgets import BUDGETS
-from guard.budgets.base import Budget
-from guard.defences import DEFENCES
-from guard.defences.base import Defence, Mode
+from guard.defences.base import Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
 from guard.policy.gates import Selftest
 from guard.policy.privacy import Claim, Ensemble
+from guard.policy.unions import AnyBudget, AnyDefence, ApiName
 from guard.wire.base import Fields
-from guard.wire.registry import API_NAMES
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-
-if TYPE_CHECKING:
-    AnyDefence = Defence
-    AnyBudget = Budget
-    ApiName = str
-else:
-    # The unions are of whatever is registered, so that a plugin needs no line here.
-    AnyDefence = Annotated[Union[tuple(DEFENCES.values())], Field(discriminator="kind")]  # noqa: UP007
-    AnyBudget = Annotated[Union[tuple(BUDGETS.values())], Field(discriminator="kind")]  # noqa: UP007
-    ApiName = Literal[API_NAMES]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""From recorded honest traffic to a profile: `guard calibrate`."""
