@@ -147,6 +147,8 @@ class _Builder:
             raise self._fatal("half of a surrogate pair is not a character", line, "")
         value = resolve(text) if event.implicit[0] else text
         frame = self.stack[-1] if self.stack else None
+        if frame is None and not text:
+            line = 1  # an empty document stands nowhere: PyYAML's two scanners give it different lines
         if frame is None or isinstance(frame.items, list) or frame.key is not None:
             self._place(Node(value, self.file, line))
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guard.errors import PolicyError
@@ -101,6 +101,7 @@ def test_any_data_gives_a_policy_or_a_policy_error(data: object) -> None:
 
 
 @settings(max_examples=150, deadline=None)
+@example("---")
 @given(st.text(max_size=120) | st.text("ab:-[]{}#&*!|>'\"%@`,? \n\t", max_size=60))
 def test_both_yaml_loaders_agree(text: str) -> None:
     read: list[object] = []
