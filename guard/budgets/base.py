@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -64,6 +64,21 @@ class Budget(BaseModel, frozen=True):
     @property
     def scales(self) -> bool:
         """Whether the limit follows the queries' dimension."""
+        return False
+
+    @property
+    def needs_profile(self) -> bool:
+        """Whether the route needs a profile with held-out queries."""
+        return False
+
+    def on(self, outputs: Outputs) -> Self:
+        """Return the budget for a route with such outputs: what it leaves to them is filled in."""
+        del outputs
+        return self
+
+    def closes(self, reading: float) -> bool:
+        """Return whether a scope with such a reading of the information meter gets nothing more from this budget."""
+        del reading
         return False
 
     @cached_property

@@ -51,6 +51,7 @@ def charges(
     seen: tuple[bytes, ...] | None,
     drawn: int | None = None,
     floors: Mapping[str, int] = MappingProxyType({}),
+    readings: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Charge, ...]:
     """Return one charge for each budget.
 
@@ -62,6 +63,8 @@ def charges(
         seen: digests of the snapped rows; None when no budget counts distinct queries.
         drawn: distinct queries whose release is not remembered: what privacy budgets charge; None: all rows.
         floors: what a migration counts as spent for every scope of a budget, by the budget's name.
+        readings: of the information meter, by scope; a budget that a reading closes has a limit of 0, so nothing of
+            the batch is graded, repeats included, and what it would have cost is not counted as spent.
 
     Raises:
         ClientError: 413, the batch is larger than a limit itself, so it can never fit.
@@ -69,7 +72,10 @@ def charges(
     made: list[Charge] = []
     drawn = rows if drawn is None else drawn
     for budget in budgets:
+        scope = budget.scope(client)
         limit = budget.limit_for(dimension) - floors.get(budget.name, 0)
+        if budget.closes(readings.get(scope, 0.0)):
+            limit = 0
         amount = budget.amount_for(rows, drawn)
         if not amount:
             continue  # every release is remembered
@@ -85,7 +91,7 @@ def charges(
         made.append(
             Charge(
                 budget.name,
-                budget.scope(client),
+                scope,
                 budget.window_s,
                 limit,
                 amount,
@@ -103,12 +109,13 @@ def decision(receipt: Receipt, made: tuple[Charge, ...], now_s: float) -> bool:
     """Return whether the batch is label-only.
 
     Raises:
-        Denied: 429, with Retry-After when the binding budget's window ends.
+        Denied: 429, with Retry-After when the binding budget's window ends, if that gives anything back.
     """
     if receipt.admission is not Admission.DENY:
         return receipt.admission is Admission.LABEL_ONLY
     binding = made[receipt.binding or 0]
     retry = None
-    if binding.window_s:
+    if binding.window_s and binding.limit:
+        # What the information meter has closed does not open with the next window.
         retry = max(1, int((binding.window(now_s) + 1) * binding.window_s - now_s + 0.999))
     raise Denied("the budget is spent", code="budget_spent", status=429, retry_after_s=retry)

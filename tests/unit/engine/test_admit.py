@@ -11,6 +11,7 @@ from guard.model.client import Client
 from guard.model.ledger import Admission, Receipt, Spend
 from guard.model.outputs import Outputs
 from guard.model.queries import Queries
+from guard.state.memory import MemoryState
 
 CLIENT = Client("ann", "acme", "api_key")
 KEY = b"k" * 32
@@ -94,3 +95,38 @@ def test_durations() -> None:
     assert seconds("7d") == 7 * 86400
     with pytest.raises(ValueError, match="duration"):
         seconds("soon")
+
+
+METERED = Information(graded_answers=5, meter=0.9, window=3600)
+
+
+def test_a_reading_closes_the_budget_of_its_scope_and_no_other() -> None:
+    budgets = (METERED, Information(graded_answers=5, meter=0.9, per="group"), Rows(limit=9))
+    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": 0.6, "client:bob": 1.0})
+    assert [charge.limit for charge in made] == [0, 5, 9]
+    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": 0.59, "group:acme": 0.6})
+    assert [charge.limit for charge in made] == [5, 0, 9]
+    assert charges((Information(graded_answers=5),), CLIENT, 1, 4, (b"a",), readings={"client:ann": 1.0})[0].limit == 5
+
+
+async def test_a_closed_budget_leaves_labels_for_repeats_too_and_spends_nothing() -> None:
+    state = MemoryState()
+    digests_seen = (b"a" * 16,)
+    paid = await state.charge("m", charges((METERED,), CLIENT, 1, 4, digests_seen), 0.0)
+    assert paid.spends[0] == Spend(1, 1)
+    closed = charges((METERED,), CLIENT, 1, 4, digests_seen, readings={"client:ann": 0.7})
+    receipt = await state.charge("m", closed, 0.0)
+    assert decision(receipt, closed, 0.0)
+    assert receipt.spends[0] == Spend(1, 2)
+    next_window = await state.charge("m", closed, 3600.0)
+    assert decision(next_window, closed, 3600.0)
+    assert next_window.spends[0] == Spend(0, 1)
+
+
+async def test_a_closed_budget_that_denies_does_not_say_try_again() -> None:
+    budget = Information(graded_answers=5, meter=0.9, window=3600, then="deny")
+    closed = charges((budget,), CLIENT, 1, 4, (b"a" * 16,), readings={"client:ann": 0.7})
+    receipt = await MemoryState().charge("m", closed, 0.0)
+    with pytest.raises(Denied) as caught:
+        decision(receipt, closed, 0.0)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, None)
