@@ -14,7 +14,7 @@ from guard.defences.base import Mode
 from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
 
 Phase = Literal[
-    "identify", "read", "inspect", "decide", "admit", "forward", "read_answer", "observe", "release", "render"
+    "identify", "read", "inspect", "decide", "admit", "forward", "read_answer", "release", "observe", "render"
 ]
 Kind = Literal["client", "denied", "upstream", "state", "bug"]
 Action = Literal["refuse", "pass"]
@@ -27,8 +27,8 @@ PHASES: tuple[Phase, ...] = (
     "admit",
     "forward",
     "read_answer",
-    "observe",
     "release",
+    "observe",
     "render",
 )
 """The way of one request, in order; `record` comes last and always."""
@@ -61,7 +61,8 @@ FAILURES: dict[tuple[Phase, Kind], Outcome] = {
     ("read", "bug"): _BUG,
     ("inspect", "client"): _GUEST,  # outside the domain: 422; shadow: never snapped, never refused
     ("inspect", "bug"): _BUG,
-    ("decide", "denied"): _GUEST,  # the ladder
+    ("decide", "denied"): _GUEST,  # the ladder: 403, 429
+    ("decide", "state"): _GUEST,  # a client's standing cannot be read, and the ladder does more than alert: 503
     ("decide", "bug"): _BUG,
     ("admit", "client"): _GUEST,  # a batch larger than the limit itself: 413
     ("admit", "denied"): _GUEST,  # budget spent: 429
@@ -71,10 +72,10 @@ FAILURES: dict[tuple[Phase, Kind], Outcome] = {
     ("forward", "bug"): Outcome("refuse", "refuse", 502),
     ("read_answer", "upstream"): _WITHHELD,  # unreadable answer, or more predictions than rows charged
     ("read_answer", "bug"): _WITHHELD,
-    ("observe", "bug"): _BUG,
     ("release", "client"): _GUEST,  # the models do not agree (a mechanism's threshold): 422
     ("release", "upstream"): _WITHHELD,  # outside the declared outputs, or more than a mechanism makes private
     ("release", "bug"): _BUG,
+    ("observe", "bug"): _BUG,
     ("render", "bug"): _BUG,
 }
 """Every pair that is not listed is treated as a bug of its phase."""

@@ -13,7 +13,7 @@ noise alone and in a batch. Rows with a score that is not finite cannot be defen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
 
@@ -61,6 +61,8 @@ class Report:
         shadow_shift_l1: the same for the steps in shadow, summed over them.
         shadow_top1_changed: likewise.
         steps: one a defence, when traced.
+        released: the principal matrix as it was let out, shape (n, k), and whether it carries labels alone; None when
+            there was none.
     """
 
     score_shift_l1: float = 0.0
@@ -68,6 +70,7 @@ class Report:
     shadow_shift_l1: float = 0.0
     shadow_top1_changed: int = 0
     steps: tuple[Step, ...] = ()
+    released: Release | None = field(default=None, compare=False, repr=False)
 
 
 def release(
@@ -79,6 +82,7 @@ def release(
     labels_only: bool,
     trace: bool = False,
     private: PrivateRun | None = None,
+    extra: tuple[Defence, ...] = (),
 ) -> Report:
     """Run the defences over every prediction of an answer, and write the releases and changed labels into it.
 
@@ -90,6 +94,7 @@ def release(
         labels_only: a budget leaves only labels: every row is reduced to its label behind the other defences.
         trace: report every step.
         private: what a route whose first defence is a mechanism of differential privacy needs.
+        extra: what the ladder puts behind the defences for this client; what is remembered is as it was before them.
 
     Raises:
         UpstreamError: an answer that the mechanism cannot make private, or outside the domain.
@@ -99,10 +104,12 @@ def release(
     if labels_only and outputs.kind not in LabelOnly.suits:
         raise InvariantError(f"{outputs.kind} cannot be reduced to labels")
     own = len(defences)
+    defences = (*defences, *extra)
     if labels_only:
         defences = (*defences, _LABEL_ONLY)
     if private is None and (not answer.predictions or not (defences or answer.relabel)):
-        return Report()
+        first = answer.predictions[0] if answer.predictions else None
+        return Report(released=None if first is None else Release(first.scores))
     if private is not None:
         only_prediction(answer, len(private.memo.keys), private.columns)
     return _Run(defences, outputs.kind, answer, rng, own=own, trace=trace, private=private).all()
@@ -195,7 +202,10 @@ class _Run:
         if self.counts is not None:
             pairs = zip(self.defences, self.counts, strict=True)
             steps = tuple(Step(d.kind, d.mode, c.shift / rows, c.changed) for d, c in pairs)
-        return Report(self.total.shift / rows, self.total.changed, self.shadow.shift / rows, self.shadow.changed, steps)
+        released = self.done[0].release if self.done else None
+        return Report(
+            self.total.shift / rows, self.total.changed, self.shadow.shift / rows, self.shadow.changed, steps, released
+        )
 
     def _take(self, prediction: Prediction) -> None:
         """Release one score matrix, or give a copy of an earlier one that one's release."""
@@ -340,3 +350,6 @@ class _Picked:
 
     def fresh(self, size: int) -> bytes:
         return self._rng.fresh(size)
+
+    def constant(self, name: bytes) -> float:
+        return self._rng.constant(name)

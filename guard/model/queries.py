@@ -109,6 +109,26 @@ class Queries:
         """
         self._matrix, self._tried = snapped, True
 
+    def part(self, first: int, last: int) -> Queries:
+        """Return the rows from `first` up to `last`, not included; an opaque body has no parts.
+
+        >>> Queries(3, [1, 2, 3, 4, 5, 6], width=2).part(1, 3).matrix()
+        array([[3., 4.],
+               [5., 6.]])
+        """
+        rows = last - first
+        matrix = self.matrix()
+        if matrix is not None:
+            part = Queries(rows, None, names=self.names, context=self.context)
+            part.replace(matrix[first:last])
+            return part
+        if self.values is None:
+            return Queries(rows, None, opaque=self.opaque, names=self.names, context=self.context)
+        width = self.width or 1
+        return Queries(
+            rows, self.values[first * width : last * width], self.width, names=self.names, context=self.context
+        )
+
     def answered_by(self, rows: int) -> Queries:
         """Return the queries behind an answer of `rows` rows: these, or when their number differs, the body as a whole.
 

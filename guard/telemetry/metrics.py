@@ -14,7 +14,8 @@ import asyncio
 import platform
 from bisect import bisect_left
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Info, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -24,12 +25,15 @@ from prometheus_client.registry import Collector
 from guard import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 LATENCY_BUCKETS_S: Final = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 0.1, 0.5, 2.0, 10.0)
 SHIFT_BUCKETS_L1: Final = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """A probability vector is at most 2 away from another."""
+EVIDENCE_BUCKETS: Final = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+METER_BUCKETS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+STALE_DRIFT: Final = 0.25
 MAX_LABELS: Final = 64
 """Label sets of one family and route; what comes beyond is counted as `other`."""
 MAX_ROUTES: Final = 256
@@ -76,6 +80,11 @@ class RouteMetrics:
         self.remaining = self._remaining.note
         """Note how much of a budget a client has left: see `Lowest.note`."""
         self._unreadable = tally("guard_unreadable_total", "Answers that could not be read.").inc
+        text = "Clients that reached a step of the ladder, by the detectors that spoke; protocol offences."
+        self._detections = tally("guard_detections_total", text, "detector").inc
+        self.census = Census(name)
+        """What clients look like at the moment of a scrape; detection sets its `look`."""
+        self.families += self.census.families
 
     def request(self, outcome: str) -> None:
         """Count a request: `ok`, or an error's code."""
@@ -104,6 +113,10 @@ class RouteMetrics:
     def unreadable(self) -> None:
         """Count an answer that could not be read."""
         self._unreadable((), 1)
+
+    def detection(self, detector: str) -> None:
+        """Count what a detector has seen."""
+        self._detections((detector,), 1)
 
 
 class Tally(Collector):
@@ -208,6 +221,85 @@ class Lowest(Collector):
         return (family,)
 
 
+class Seen(NamedTuple):
+    """What the clients of a route look like at one moment.
+
+    Args:
+        evidence: log10 of each client's e-value, all signals.
+        meters: each information meter's reading, 0 to 1.
+        standing: clients by the ladder's action that holds for them.
+        drift: how far traffic has moved from the profile (population stability index); None without a profile.
+    """
+
+    evidence: Sequence[float] = ()
+    meters: Sequence[float] = ()
+    standing: Mapping[str, int] = MappingProxyType({})
+    drift: float | None = None
+
+
+class Census:
+    """Metrics of a route's clients, worked out at each scrape: distributions, never a client.
+
+    Args:
+        route: the first label's value.
+    """
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+        self.look: Callable[[], Seen] | None = None
+        self._seen = Seen()
+        self.families: list[Collector] = [
+            _Ask(self._evidence), _Ask(self._meters), _Ask(self._standing), _Ask(self._drift), _Ask(self._stale)
+        ]  # fmt: skip
+
+    def _evidence(self) -> Metric:
+        self._seen = Seen() if self.look is None else self.look()
+        return self._spread("guard_evidence_log10", "Clients by log10 of their e-value.", EVIDENCE_BUCKETS, 0)
+
+    def _meters(self) -> Metric:
+        return self._spread("guard_information_meter", "Principals by their meter's reading.", METER_BUCKETS, 1)
+
+    def _spread(self, name: str, text: str, bounds: tuple[float, ...], which: int) -> Metric:
+        values = self._seen.evidence if which == 0 else self._seen.meters
+        counts = [0] * (len(bounds) + 1)
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        family = HistogramMetricFamily(name, text, labels=("route",))
+        names = [*map(str, bounds), "+Inf"]
+        family.add_metric((self._route,), list(zip(names, accumulate(counts), strict=True)), sum(values))
+        return family
+
+    def _standing(self) -> Metric:
+        text = "Clients for whom an action of the ladder holds."
+        family = GaugeMetricFamily("guard_ladder_clients", text, labels=("route", "action"))
+        for action, clients in self._seen.standing.items():
+            family.add_metric((self._route, action), clients)
+        return family
+
+    def _drift(self) -> Metric:
+        text = "How far traffic has moved from the profile: population stability index, above 0.25 is stale."
+        family = GaugeMetricFamily("guard_profile_drift", text, labels=("route",))
+        if self._seen.drift is not None:
+            family.add_metric((self._route,), self._seen.drift)
+        return family
+
+    def _stale(self) -> Metric:
+        family = GaugeMetricFamily("guard_profile_stale", "1 when the profile is stale.", labels=("route",))
+        if self._seen.drift is not None:
+            family.add_metric((self._route,), float(self._seen.drift > STALE_DRIFT))
+        return family
+
+
+class _Ask(Collector):
+    """A family that is worked out when it is asked for."""
+
+    def __init__(self, ask: Callable[[], Metric]) -> None:
+        self._ask = ask
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._ask(),)
+
+
 class Metrics:
     """All metrics of one process, in registries of its own."""
 
@@ -217,6 +309,10 @@ class Metrics:
         self._state_errors = Counter(
             "guard_state_errors_total", "Calls to the state that failed.", registry=self.registry
         )
+        text = "Events that the audit log has lost."
+        self._audit_dropped = Counter("guard_audit_dropped_total", text, registry=self.registry)
+        text = "Rows that could not be recorded for calibration."
+        self._recording_dropped = Counter("guard_recording_dropped_total", text, registry=self.registry)
         self._reloads = Counter(
             "guard_policy_reloads_total", "Reloads of the policy by result.", ("result",), registry=self.registry
         )
@@ -233,6 +329,14 @@ class Metrics:
                 name = OTHER
             found = self._routes.setdefault(name, RouteMetrics(name))
         return found
+
+    def audit_dropped(self) -> None:
+        """Count an event that the audit log has lost."""
+        self._audit_dropped.inc()
+
+    def recording_dropped(self) -> None:
+        """Count a row that could not be recorded."""
+        self._recording_dropped.inc()
 
     def state_error(self) -> None:
         """Count a call to the state that failed."""

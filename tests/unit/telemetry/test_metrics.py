@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from guard import __version__
-from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics
+from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics, Seen
 
 DESIGN = {
     "guard_requests": {"route", "outcome"},
@@ -20,7 +20,15 @@ DESIGN = {
     "guard_budget_refusals": {"route", "budget"},
     "guard_budget_remaining_ratio": {"route", "budget"},
     "guard_unreadable": {"route"},
+    "guard_detections": {"route", "detector"},
+    "guard_evidence_log10": {"route", "le"},
+    "guard_information_meter": {"route", "le"},
+    "guard_ladder_clients": {"route", "action"},
+    "guard_profile_drift": {"route"},
+    "guard_profile_stale": {"route"},
     "guard_state_errors": set[str](),
+    "guard_audit_dropped": set[str](),
+    "guard_recording_dropped": set[str](),
     "guard_policy_info": {"name", "digest", "mode"},
     "guard_policy_reloads": {"result"},
     "guard_build_info": {"version", "python"},
@@ -55,6 +63,8 @@ def busy(name: str, metrics: Metrics) -> None:
     route.refusal("rows/client")
     route.remaining("rows/client", 7, 0.25)
     route.unreadable()
+    route.detection("repeats")
+    route.census.look = lambda: Seen([0.3, 2.1, -1.5], [0.62], {"degrade": 2}, 0.3)
 
 
 async def test_names_and_labels_are_the_designs() -> None:
@@ -86,6 +96,11 @@ async def test_everything_that_is_counted_is_shown() -> None:
     assert value(found, "guard_budget_refusals", "guard_budget_refusals_total", budget="rows/client", **route) == 2
     assert value(found, "guard_budget_remaining_ratio", budget="rows/client", **route) == 0.25
     assert value(found, "guard_unreadable", "guard_unreadable_total", **route) == 2
+    assert value(found, "guard_detections", "guard_detections_total", detector="repeats", **route) == 2
+    assert value(found, "guard_evidence_log10", "guard_evidence_log10_bucket", le="0.5", **route) == 2
+    assert value(found, "guard_information_meter", "guard_information_meter_count", **route) == 1
+    assert value(found, "guard_ladder_clients", action="degrade", **route) == 2
+    assert value(found, "guard_profile_stale", **route) == 1
     assert value(found, "guard_state_errors", "guard_state_errors_total") == 1
     assert value(found, "guard_policy_reloads", "guard_policy_reloads_total", result="ok") == 1
     assert value(found, "guard_policy_reloads", "guard_policy_reloads_total", result="failed") == 2
@@ -205,6 +220,8 @@ async def test_requests_are_served_between_the_pieces() -> None:
 async def test_a_scrape_without_routes_shows_the_process() -> None:
     assert set(await scrape(Metrics())) == {
         "guard_state_errors",
+        "guard_audit_dropped",
+        "guard_recording_dropped",
         "guard_policy_reloads",
         "guard_policy_info",
         "guard_build_info",
