@@ -4,23 +4,31 @@
 that ended as long ago as it lasted (and at least a minute ago, so that a clock stepping back finds its counters) is
 dropped whole when a new one begins. What is left is bounded: one counter or digest too many is refused.
 A restart forgets everything; `sqlite:` and `redis:` do not.
+
+Clients' records are bounded in bytes: those not added to for longest are forgotten first. Records that hold marks, such
+as a denial that is in force, have room of their own, so that no number of clients' counts displaces them.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from guard.errors import StateError
 from guard.model.ledger import Account, Admission, Entry, Spend
+from guard.ports import EVIDENCE_KEPT_S
 from guard.state.counters import Counter, check_charges, forgotten_after_s, rows_back, settle, take_off, unpaid
 from guard.state.memo import found, kept, slot_of
+from guard.state.tally import check_deltas, merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from guard.model.evidence import Delta, Record
     from guard.model.ledger import Charge, Receipt
 
 _DENY = Admission.DENY
+_RECORD_BYTES = 400  # what a record takes beside its bytes and its key: objects, and its place in the dictionary
 
 
 class _Counter(Counter):
@@ -49,20 +57,66 @@ class _Window:
         self.digests = 0
 
 
+class _Records:
+    """Packed records, least lately added to first.
+
+    Args:
+        most_bytes: of all together, with what the dictionary takes for each.
+    """
+
+    __slots__ = ("_bytes", "_held", "_most_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._held: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def get(self, name: tuple[str, str], now_s: float) -> bytes | None:
+        found = self._held.get(name)
+        return found[1] if found is not None and now_s - found[0] < EVIDENCE_KEPT_S else None
+
+    def pop(self, name: tuple[str, str]) -> None:
+        if (found := self._held.pop(name, None)) is not None:
+            self._bytes -= len(found[1]) + len(name[1]) + _RECORD_BYTES
+
+    def put(self, name: tuple[str, str], held: bytes, now_s: float) -> None:
+        self.pop(name)
+        self._held[name] = now_s, held
+        self._bytes += len(held) + len(name[1]) + _RECORD_BYTES
+        while self._held:
+            oldest = next(iter(self._held))
+            if self._bytes <= self._most_bytes and now_s - self._held[oldest][0] < EVIDENCE_KEPT_S:
+                break
+            self.pop(oldest)
+
+    def clear(self) -> None:
+        self._held.clear()
+        self._bytes = 0
+
+
 class MemoryState:
     """A `State` that lives as long as the process.
 
     Args:
         max_counters: counters kept at once; about 300 bytes each.
         max_digests: digests kept at once, over all counters; about 110 bytes each.
+        evidence_bytes: what clients' records without marks may take.
+        marks_bytes: what those with marks may take.
     """
 
-    def __init__(self, max_counters: int = 1_000_000, max_digests: int = 5_000_000) -> None:
+    def __init__(
+        self,
+        max_counters: int = 1_000_000,
+        max_digests: int = 5_000_000,
+        evidence_bytes: int = 256 * 1024 * 1024,
+        marks_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
         self._max_counters = max_counters
         self._max_digests = max_digests
         self._windows: dict[tuple[int, int], _Window] = {}
         self._memo: dict[str, dict[int, bytes]] = {}
         self._terms: dict[str, bytes] = {}
+        self._counted, self._marked = _Records(evidence_bytes), _Records(marks_bytes)
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
         """Charge all or none; see `guard.ports.State`."""
@@ -154,6 +208,20 @@ class MemoryState:
         """Keep releases; see `guard.ports.State`."""
         self._memo.setdefault(ledger, {}).update(kept(releases))
 
+    async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
+        """Merge counts and marks; see `guard.ports.State`."""
+        check_deltas(deltas)
+        return [self._merge((space, delta.key), delta, now_s) for delta in deltas]
+
+    def _merge(self, name: tuple[str, str], delta: Delta, now_s: float) -> Record:
+        held = self._marked.get(name, now_s) or self._counted.get(name, now_s)
+        record, new = merged(held, delta, now_s)
+        if new is not None:
+            if record.marks:
+                self._counted.pop(name)
+            (self._marked if record.marks else self._counted).put(name, new, now_s)
+        return record
+
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`."""
         return self._terms.get(ledger)
@@ -185,3 +253,5 @@ class MemoryState:
         self._windows.clear()
         self._memo.clear()
         self._terms.clear()
+        self._counted.clear()
+        self._marked.clear()

@@ -34,6 +34,7 @@ from guard.state.redis_urls import Command, connect, primaries
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from guard.model.evidence import Delta, Record
     from guard.model.ledger import Charge
 
 _SCRIPT = (files("guard.state") / "charge.lua").read_bytes()
@@ -152,6 +153,10 @@ class RedisState:
         self._check()
         if slots := kept(releases):
             await self._releases.through(ledger, slots)
+
+    async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
+        """Merge counts and marks; see `guard.ports.State`."""
+        raise NotImplementedError
 
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`. Who only looks has not agreed to them."""

@@ -28,6 +28,7 @@ from guard.state.sqlite_memo import SqliteMemo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from guard.model.evidence import Delta, Record
     from guard.model.ledger import Charge, Receipt
     from guard.state.sqlite_file import Outcome, Stored
     from guard.state.sqlite_journal import Folded
@@ -138,6 +139,10 @@ class SqliteState:
         """Keep releases; see `guard.ports.State`."""
         self._check()
         await self._memo.remember(escaped(ledger), releases)
+
+    async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
+        """Merge counts and marks; see `guard.ports.State`."""
+        raise NotImplementedError
 
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`."""
