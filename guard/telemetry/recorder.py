@@ -1,0 +1,299 @@
+"""Writes recordings: what `guard calibrate` needs of each query and answer, and nothing of it on the request path.
+
+The event loop hands over arrays and never waits: a bounded queue, beyond which rows are dropped and counted. A thread
+makes records of them and writes them in batches. A disk that fails costs recordings and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from guard.detectors.base import Features, Keys
+from guard.detectors.sketch import Sketch
+from guard.evidence.recording import (
+    MOST_CLASSES,
+    RAW,
+    TOP,
+    WHOLE,
+    Header,
+    Records,
+    record_type,
+    write_header,
+)
+from guard.model.arrays import Floats
+
+MOST_WAITING = 32_768
+"""Rows that wait at most; some 20 MB."""
+_BATCH_S = 0.25
+_RETRY_S = 30.0
+"""How long a disk that failed is left alone."""
+_LOG = logging.getLogger("guard.recorder")
+
+
+class _Note(NamedTuple):
+    route: str
+    sketch: Sketch
+    client: int
+    now_s: float
+    keys: Keys
+    raw: Floats | None
+    scores: Floats | None
+
+
+@dataclass(slots=True)
+class _File:
+    """A file that is being written."""
+
+    path: Path
+    descriptor: int
+    size: int
+    sketch: Sketch
+    width: int
+    classes: int
+
+
+class Recorder:
+    """Records queries and answers of all routes into a directory, which replicas may share.
+
+    Args:
+        directory: made with mode 0700 when there is none; files are `ROUTE-STARTNS-PID.rec`, mode 0600.
+        pseudonym_key: secret that clients' names are hashed with.
+        max_file_bytes: when a file is full and the next begins.
+        max_files: how many the directory holds at most, whoever wrote them; the oldest are deleted. The one that a
+            route is writing is not.
+        clock_ns: since the epoch.
+
+    Raises:
+        OSError: the directory cannot be made or written.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        pseudonym_key: bytes,
+        max_file_bytes: int = 64 * 2**20,
+        max_files: int = 16,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._directory = Path(directory)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self._directory, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self._directory} cannot be written")
+        self._key = hashlib.blake2b(pseudonym_key, digest_size=32, person=b"guard-recording").digest()
+        self._key_id = hashlib.blake2b(self._key, digest_size=8, person=b"which-secret").hexdigest()
+        self._max_file_bytes, self._max_files, self._clock_ns = max_file_bytes, max_files, clock_ns
+        self._notes: deque[_Note] = deque()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._files: dict[str, _File] = {}
+        self._broken_until = 0.0
+        self._told = False
+        self.dropped = 0
+        """Rows that were not recorded, because the queue was full or the disk failed."""
+        self._thread = threading.Thread(target=self._run, name="guard-recorder", daemon=True)
+        self._thread.start()
+
+    def describe(self) -> str:
+        """Return what is recorded, where, and how much at most: printed at the start."""
+        most = self._max_files * self._max_file_bytes / 2**20
+        return (
+            f"recording to {self._directory}: for every query a keyed hash of the client's name, the time, salted "
+            "hashes of the query, its sketch of at most 64 numbers (of a vector of up to 64 features: THE FEATURES "
+            "THEMSELVES), the model's label and two greatest scores, and all scores of a model of up to "
+            f"{MOST_CLASSES} classes. No texts, names, addresses or keys. Files are readable by their owner alone; "
+            f"at most {self._max_files} files, {most:,.0f} MiB in all, then the oldest are deleted."
+        )
+
+    def note(
+        self,
+        route: str,
+        sketch: Sketch,
+        client: str,
+        now_s: float,
+        features: Features,
+        raw: Floats | None,
+        scores: Floats | None,
+    ) -> None:
+        """Hand over one request's queries and answers; never waits, never raises.
+
+        Args:
+            route: its name.
+            sketch: what `raw` was made with.
+            client: its name; only a keyed hash of it is kept.
+            now_s: seconds since the epoch.
+            features: of the queries, n rows.
+            raw: sketches before they are standardised, shape (n, m); None when the queries have none.
+            scores: what the model said, shape (n, K); None when the answers hold no scores. Other than n rows: None.
+        """
+        name = hashlib.blake2b(client.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+        rows = len(features.keys)
+        with self._lock:
+            if self._closing or self._waiting + rows > MOST_WAITING:
+                self.dropped += rows
+                return
+            self._waiting += rows
+            pseudonym = int.from_bytes(name, "little")
+            self._notes.append(_Note(route, sketch, pseudonym, now_s, features.keys, raw, scores))
+
+    def close(self) -> None:
+        """Write what waits and end; may be called twice."""
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    async def aclose(self) -> None:
+        """Write what waits and end, without holding the event loop up."""
+        await asyncio.to_thread(self.close)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(_BATCH_S)
+            with self._lock:
+                notes, self._notes, closing = self._notes, deque(), self._closing
+                self._waiting = 0
+            by_route: dict[str, list[_Note]] = {}
+            for note in notes:
+                by_route.setdefault(note.route, []).append(note)
+            for route, some in by_route.items():
+                self._write_all(route, some)
+            if closing:
+                for file in self._files.values():
+                    os.close(file.descriptor)
+                return
+
+    def _write_all(self, route: str, notes: list[_Note]) -> None:
+        """Write a route's notes in as few writes as may be."""
+        start = 0
+        while start < len(notes):
+            width, classes = _shape(notes[start])
+            end = start + 1
+            while end < len(notes) and notes[end].sketch == notes[start].sketch:
+                more = _shape(notes[end])
+                if (more[0] and not width) or (more[1] and not classes):
+                    break
+                end += 1
+            self._write(route, notes[start:end], width, classes)
+            start = end
+
+    def _write(self, route: str, notes: list[_Note], width: int, classes: int) -> None:
+        rows = sum(len(note.keys) for note in notes)
+        if time.monotonic() < self._broken_until:
+            self._lose(rows)
+            return
+        try:
+            file = self._file(route, notes[0].sketch, width, classes, rows)
+            data = b"".join(_records(note, file.width, file.classes).tobytes() for note in notes)
+            _write_whole(file.descriptor, data)
+            file.size += len(data)
+        except OSError as error:
+            self._broken_until = time.monotonic() + _RETRY_S
+            self._lose(rows)
+            if (broken := self._files.pop(route, None)) is not None:
+                _abandon(broken)
+            if not self._told:
+                self._told = True
+                _LOG.warning("recording to %s failed, nothing else did: %s", self._directory, error.strerror)
+
+    def _lose(self, rows: int) -> None:
+        with self._lock:
+            self.dropped += rows
+
+    def _file(self, route: str, sketch: Sketch, width: int, classes: int, rows: int) -> _File:
+        """Return the file to write to: a new one when there is none, it is full, or it has no column for what comes."""
+        file = self._files.get(route)
+        if file is not None:
+            fits = file.sketch == sketch and (file.width or not width) and (file.classes or not classes)
+            more = rows * record_type(file.width, file.classes).itemsize
+            if fits and file.size + more <= self._max_file_bytes:
+                return file
+            del self._files[route]
+            os.close(file.descriptor)
+            width, classes = (
+                (width or file.width, classes or file.classes) if file.sketch == sketch else (width, classes)
+            )
+        path = self._directory / f"{_safe(route)}-{self._clock_ns():020d}-{os.getpid()}.rec"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = _File(path, os.open(path, flags, 0o600), 0, sketch, width, classes)
+        self._files[route] = file
+        header = write_header(Header(route, sketch.model_dump(mode="json"), width, classes, self._key_id))
+        _write_whole(file.descriptor, header)
+        file.size = len(header)
+        self._delete_oldest()
+        return file
+
+    def _delete_oldest(self) -> None:
+        found = sorted(self._directory.glob("*-*-*.rec"), key=_started)
+        written = {file.path for file in self._files.values()}
+        surplus = len(found) - self._max_files
+        for path in [path for path in found if path not in written][: max(0, surplus)]:
+            path.unlink(missing_ok=True)
+
+
+def _started(path: Path) -> tuple[str, str]:
+    """Return when a file was begun, then its name."""
+    parts = path.stem.rsplit("-", 2)
+    return parts[1].zfill(20), path.name
+
+
+def _safe(route: str) -> str:
+    """Return a route's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", route)[:80].lstrip(".") or "route"
+
+
+def _shape(note: _Note) -> tuple[int, int]:
+    """Return (m, K) that a note has to record."""
+    width = 0 if note.raw is None else note.raw.shape[1]
+    classes = 0 if note.scores is None or note.scores.shape[1] > MOST_CLASSES else note.scores.shape[1]
+    return width, classes
+
+
+def _records(note: _Note, width: int, classes: int) -> Records:
+    records = np.zeros(len(note.keys), dtype=record_type(width, classes))
+    records["client"], records["time"], records["keys"] = note.client, note.now_s, note.keys
+    # A number beyond float32 becomes infinite, and is left out when it is read.
+    with np.errstate(over="ignore"):
+        if note.raw is not None and note.raw.shape == (len(records), width):
+            records["raw"] = note.raw
+            records["flags"] |= RAW
+        scores = note.scores
+        if scores is not None and len(scores) == len(records) and scores.shape[1] > 1:
+            records["top"] = scores.argmax(axis=1)
+            two = np.partition(scores, -2, axis=1)
+            records["best"], records["second"] = two[:, -1], two[:, -2]
+            records["flags"] |= TOP
+            if scores.shape[1] == classes:
+                records["scores"] = scores
+                records["flags"] |= WHOLE
+    return records
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _abandon(file: _File) -> None:
+    """Leave a file that could not be written, cut back to its last whole batch where that can be done."""
+    try:
+        os.ftruncate(file.descriptor, file.size)
+    except OSError:
+        pass
+    finally:
+        os.close(file.descriptor)
