@@ -62,14 +62,21 @@ class Problem:
 
 
 class PolicyError(GuardError):
-    """A policy that cannot be used: at start-up, on reload, in `guard check`."""
+    """A policy that cannot be used: at start-up, on reload, in `guard check`.
+
+    Args:
+        problems: every mistake that was found.
+        file: the policy's own file, or the one that is wrong.
+        depends: other files whose change could mend it.
+    """
 
     code = "bad_policy"
     status = 500
 
-    def __init__(self, problems: list[Problem], file: str = "") -> None:
+    def __init__(self, problems: list[Problem], file: str = "", depends: tuple[str, ...] = ()) -> None:
         self.problems = problems
         self.file = file
+        self.depends = depends
         super().__init__("; ".join(p.message for p in problems) or "bad policy")
 
 

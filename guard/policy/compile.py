@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from datetime import date
+from types import MappingProxyType
+from typing import NamedTuple
 
 from guard.defences.base import Mode
+from guard.detectors.profile import Profile
 from guard.errors import PolicyError, Problem
 from guard.policy.contradictions import (
     check_headers,
@@ -19,19 +24,36 @@ from guard.policy.contradictions import (
     warn_route,
     warn_unreached,
 )
+from guard.policy.detecting import calibrate, detection_of
+from guard.policy.detection import Detection
+from guard.policy.detection_checks import check_detection, warn_detection
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
-from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, terms_of
+from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, steps, terms_of
 from guard.policy.schema import Policy, Route
 from guard.wire.base import Codec, Endpoint, Reader
 from guard.wire.registry import API_NAMES, codec_class
 
+NO_SALT = bytes(16)
+"""For plans that are looked at and serve nobody."""
 
-def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
+
+def compile_policy(
+    policy: Policy,
+    *,
+    api: str | None = None,
+    profiles: Mapping[str, Profile] | None = None,
+    salt: bytes = NO_SALT,
+    today: date | None = None,
+) -> Plan:
     """Compile a validated policy.
 
     Args:
         policy: what the file says, `extends` resolved.
         api: the API of routes that name none (`serve --api`).
+        profiles: what the routes' `profile` files hold, by path; None leaves out the detection of routes that name one,
+            and whatever else they would learn from it: for a look at the rest.
+        salt: secret of the deployment, for the keys that detectors make of queries.
+        today: the day in UTC, to warn of exceptions that have ended; None warns of none.
 
     Returns:
         The plan, with warnings.
@@ -41,58 +63,89 @@ def compile_policy(policy: Policy, *, api: str | None = None) -> Plan:
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    sound: list[tuple[str, Route, Codec]] = []
+    sound: list[_Sound] = []
     names: set[str] = set()
-    for index, route in enumerate(policy.routes):
+    for index, given in enumerate(policy.routes):
         at = f"routes[{index}]"
+        route, profile = _profiled(given, profiles)
         if route.name in names:
             problems.append(Problem(f"two routes are called {route.name}", f"{at}.name", hint="names are unique"))
         names.add(route.name)
-        found = check_route(route, at, policy.mode)
+        found = check_route(route, at, policy.mode) + check_detection(route, profile, at)
+        route, uncalibrated = (route, []) if given is not route else calibrate(route, profile, at)
+        found += uncalibrated
         codec = _codec(route, at, api, found)
         problems += found
         if codec is not None and not found:
-            sound.append((at, route, codec))
+            sound.append(_Sound(at, route, codec, profile))
         warnings += warn_route(route, at)
-    routes, unpriced = _routes(sound, policy.mode, api or "")
+    routes, unpriced = _routes(sound, policy.mode, api or "", salt)
     problems += unpriced
     warnings += warn_policy(policy)
     warnings += warn_unreached(routes)
     problems += check_ledgers(policy) + check_shared(policy) + check_headers(policy)
     if problems:
         raise PolicyError(problems)
-    return Plan(policy.name, policy.mode, digest(policy), policy, tuple(routes), policy.limits, tuple(warnings))
+    for one, made in zip(sound, routes, strict=True):
+        warnings += warn_detection(one.route, made, policy.identity, one.at, today)
+    name = digest(policy, profiles or {})
+    return Plan(policy.name, policy.mode, name, policy, tuple(routes), policy.limits, tuple(warnings))
 
 
-def _routes(sound: list[tuple[str, Route, Codec]], parent: Mode, api: str) -> tuple[list[RoutePlan], list[Problem]]:
+class _Sound(NamedTuple):
+    """A route with nothing wrong with it by itself."""
+
+    at: str
+    route: Route
+    codec: Codec
+    profile: Profile | None
+
+
+def _profiled(route: Route, profiles: Mapping[str, Profile] | None) -> tuple[Route, Profile | None]:
+    if route.profile is None:
+        return route, None
+    if profiles is None:
+        return route.model_copy(update={"profile": None, "detectors": None, "ladder": (), "exceptions": ()}), None
+    return route, profiles[route.profile]
+
+
+def _routes(sound: list[_Sound], parent: Mode, api: str, salt: bytes) -> tuple[list[RoutePlan], list[Problem]]:
     """Compile routes that have nothing wrong with them by themselves; those that share a ledger share its filter."""
     problems: list[Problem] = []
     bindable: list[tuple[str, Route]] = []
-    for at, route, _ in sound:
+    for at, route, _, _ in sound:
         try:
             bind(route)
         except ValueError as error:
             problems.append(Problem(str(error), f"{at}.defences", hint="guard budget plan finds noise that does"))
         else:
             bindable.append((_ledger(route, parent), route))
-    problems += check_orders([(at, _ledger(route, parent), route) for at, route, _ in sound])
+    problems += check_orders([(at, _ledger(route, parent), route) for at, route, _, _ in sound])
     found = filters(bindable)
     terms = terms_of(bindable, found)
     routes: list[RoutePlan] = []
-    for at, route, codec in sound:
+    for at, route, codec, profile in sound:
         ledger = _ledger(route, parent)
         if ledger in found:
             problems += check_priced(route, at, found[ledger])
+        grades = _grades(route)
+        try:
+            detection = detection_of(route, profile, salt, grades=grades)
+        except ValueError as error:
+            detection = None
+            hint = "guard calibrate makes a profile of what was recorded on this route"
+            problems.append(Problem(f"the profile does not fit: {error}", f"{at}.profile", hint=hint))
         if not problems:
             made = make(route, route.mode or parent, found.get(ledger), terms.get(ledger))
-            routes.append(_route(route, parent, codec, route.api or api, made))
+            routes.append(_route(route, parent, codec, route.api or api, made, detection, grades=grades))
     return routes, problems
 
 
-def digest(policy: Policy) -> str:
-    """Return the SHA-256 of the resolved policy; secrets are masked by their type."""
+def digest(policy: Policy, profiles: Mapping[str, Profile] = MappingProxyType({})) -> str:
+    """Return the SHA-256 of the resolved policy and of its profiles; secrets are masked by their type."""
     canonical = json.dumps(policy.model_dump(mode="json", exclude={"extends"}), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    learnt = "".join(f"\n{path} {profile.digest}" for path, profile in sorted(profiles.items()))
+    return hashlib.sha256((canonical + learnt).encode()).hexdigest()
 
 
 def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) -> Codec | None:
@@ -137,11 +190,17 @@ def _ledger(route: Route, parent: Mode) -> str:
     return f"shadow:{name}" if (route.mode or parent) == "shadow" else name
 
 
-def _route(route: Route, parent: Mode, codec: Codec, api: str, made: Made) -> RoutePlan:
+def _grades(route: Route) -> bool:
+    """Say whether answers carry more than a label."""
+    return route.outputs.kind != "labels" and not any(d.leaves_labels and d.mode == "enforce" for d in steps(route))
+
+
+def _route(
+    route: Route, parent: Mode, codec: Codec, api: str, made: Made, detection: Detection | None, *, grades: bool
+) -> RoutePlan:
     mode = route.mode or parent
-    enforced = [d for d in made.defences if d.mode == "enforce"]
-    grades = route.outputs.kind != "labels" and not any(d.leaves_labels for d in enforced)
     budgets = tuple(b for b in made.budgets if grades or not b.distinct)
+    more = [b for step in (detection.ladder if detection else ()) for b in step.budgets]
     return RoutePlan(
         name=route.name,
         api=api,
@@ -156,10 +215,11 @@ def _route(route: Route, parent: Mode, codec: Codec, api: str, made: Made) -> Ro
         endpoints=_endpoints(route, codec),
         binding=tuple(b for b in budgets if mode == "shadow" or b.mode == "enforce"),
         watched=tuple(b for b in budgets if mode == "enforce" and b.mode == "shadow"),
-        scales=any(b.scales for b in budgets),
+        scales=any(b.scales for b in (*budgets, *more)),
         ensemble=route.ensemble,
         private=made.private,
         statement=made.statement,
+        detection=detection,
     )
 
 

@@ -7,6 +7,8 @@ import re
 from guard.budgets.base import Budget
 from guard.defences.base import Defence, Mode
 from guard.errors import Problem
+from guard.model.domain import Inputs
+from guard.model.outputs import Outputs
 from guard.policy.plan import RoutePlan, path_pattern
 from guard.policy.private import check_private, warn_private
 from guard.policy.schema import Match, Policy, Route
@@ -43,10 +45,26 @@ def check_route(route: Route, at: str, parent: Mode) -> list[Problem]:
     if not _weaker(parent, mode):
         hint = "mode: enforce on the policy, then shadow on the other routes"
         problems.append(Problem("a route cannot enforce under a policy in shadow", f"{at}.mode", hint=hint))
-    coarse: Defence | None = None
-    for i, defence in enumerate(route.defences):
-        here = f"{at}.defences[{i}]"
-        problems += [_below(here, p) for p in defence.check(route.outputs, route.inputs)]
+    problems += check_steps(route.defences, route.outputs, route.inputs, f"{at}.defences", None)
+    return problems + check_private(route, at, mode) + _check_budgets(route, at, mode)
+
+
+def check_steps(
+    defences: tuple[Defence, ...], outputs: Outputs, inputs: Inputs | None, at: str, coarse: Defence | None
+) -> list[Problem]:
+    """Return what is wrong with defences in a row.
+
+    Args:
+        defences: in order.
+        outputs: the route's.
+        inputs: the route's.
+        at: their path.
+        coarse: a step before them that leaves few values, or None.
+    """
+    problems: list[Problem] = []
+    for i, defence in enumerate(defences):
+        here = f"{at}[{i}]"
+        problems += [below(here, p) for p in defence.check(outputs, inputs)]
         if defence.random and not defence.spends and coarse is not None:
             hint = f"put {defence.kind} before {coarse.kind}"
             problems.append(
@@ -54,7 +72,7 @@ def check_route(route: Route, at: str, parent: Mode) -> list[Problem]:
             )
         if defence.coarsens and defence.mode == "enforce":
             coarse = coarse or defence
-    return problems + check_private(route, at, mode) + _check_budgets(route, at, mode)
+    return problems
 
 
 def _check_budgets(route: Route, at: str, mode: Mode) -> list[Problem]:
@@ -63,7 +81,7 @@ def _check_budgets(route: Route, at: str, mode: Mode) -> list[Problem]:
     seen: dict[tuple[Mode, str], int] = {}
     for i, budget in enumerate(route.budgets):
         here = f"{at}.budgets[{i}]"
-        problems += [_below(here, p) for p in budget.check(route.outputs)]
+        problems += [below(here, p) for p in budget.check(route.outputs)]
         first = seen.setdefault((_effective(mode, budget.mode), budget.name), i)
         if first != i:
             problems.append(Problem(f"budgets[{first}] already counts {budget.name}", here, hint="keep one"))
@@ -74,7 +92,8 @@ def _effective(parent: Mode, child: Mode) -> Mode:
     return child if parent == "enforce" else "shadow"
 
 
-def _below(at: str, problem: Problem) -> Problem:
+def below(at: str, problem: Problem) -> Problem:
+    """Return a problem of a spec with its path inside the policy."""
     path = f"{at}.{problem.path}" if problem.path else at
     return Problem(problem.message, path, problem.line, problem.hint)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,22 +84,51 @@ class Step:
     budgets: tuple[Budget, ...]
 
 
+class Exemption(NamedTuple):
+    """A compiled exception.
+
+    Args:
+        signals: numbers of the signals that are left out.
+        until_s: last second since the epoch that it holds.
+        reason: why.
+    """
+
+    signals: frozenset[int]
+    until_s: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
     """A route's compiled detection.
 
     Args:
-        setup: its detectors and null; bound with a salt of the deployment by `bind`.
+        setup: its detectors and null, bound with a salt of the deployment.
         ladder: steps in the order of the policy.
-        exempt: by client: (signals left out, last second since the epoch that it holds, reason).
+        exempt: exceptions by client; `excepted` says which hold.
         profile: or None.
         clip_mean: nu of the pools.
         off: detectors of the policy that are off, and why: `("mahalanobis", "needs a profile")`.
+        labels: answers can be cut down to a label, and are not anyway: what degrades where the ladder has no step.
     """
 
     setup: Setup
     ladder: tuple[Step, ...]
-    exempt: dict[str, tuple[frozenset[int], float, str]]
+    exempt: Mapping[str, tuple[Exemption, ...]]
     profile: Profile | None
     clip_mean: float
     off: tuple[tuple[str, str], ...]
+    labels: bool = True
+
+    def excepted(self, client: str, now_s: float) -> Exemption | None:
+        """Return what is left out of a client's evidence now, several exceptions put together; None for most clients.
+
+        Args:
+            client: its name.
+            now_s: wall clock, seconds since the epoch.
+        """
+        held = [e for e in self.exempt.get(client, ()) if now_s <= e.until_s]
+        if not held:
+            return None
+        signals = frozenset[int]().union(*(e.signals for e in held))
+        return Exemption(signals, min(e.until_s for e in held), "; ".join(e.reason for e in held))

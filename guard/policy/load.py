@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from guard.detectors.profile import MAX_BYTES as MAX_PROFILE_BYTES
+from guard.detectors.profile import Profile, ProfileError, decode
 from guard.errors import PolicyError, Problem
-from guard.policy.compile import compile_policy
+from guard.policy.compile import NO_SALT, compile_policy
 from guard.policy.plan import Plan
 from guard.policy.presets import find_policy
 from guard.policy.problems import problems_of
@@ -37,6 +40,7 @@ class Loaded:
         source: the policy's own file.
         root: its nodes, merged, for `problem_lines`.
         warnings: files that are named and not there.
+        profiles: what the routes' `profile` files hold, by path.
     """
 
     policy: Policy
@@ -44,15 +48,20 @@ class Loaded:
     source: Path
     root: Node = field(repr=False)
     warnings: tuple[Problem, ...] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile], repr=False)
 
 
-def load_plan(source: str | Path, *, api: str | None, env: Mapping[str, str]) -> Plan:
+def load_plan(
+    source: str | Path, *, api: str | None, env: Mapping[str, str], salt: bytes = NO_SALT, today: date | None = None
+) -> Plan:
     """Load and compile a policy.
 
     Args:
         source: a preset's name or a path.
         api: the API of routes that name none.
         env: environment variables, for `{env: NAME}`.
+        salt: secret of the deployment, for detectors; without it the plan can be looked at, and should serve nobody.
+        today: the day in UTC, to warn of exceptions that have ended.
 
     Returns:
         The plan; its warnings carry lines, its `files` are what a watcher must watch.
@@ -60,19 +69,20 @@ def load_plan(source: str | Path, *, api: str | None, env: Mapping[str, str]) ->
     Raises:
         PolicyError: every mistake that was found, with file, line, path and hint.
     """
-    return plan_of(load_policy(source, env=env), api=api)
+    return plan_of(load_policy(source, env=env), api=api, salt=salt, today=today)
 
 
-def plan_of(loaded: Loaded, *, api: str | None) -> Plan:
-    """Compile a loaded policy; problems and warnings get their lines.
+def plan_of(loaded: Loaded, *, api: str | None, salt: bytes = NO_SALT, today: date | None = None) -> Plan:
+    """Compile a loaded policy; problems and warnings get their lines. Arguments are those of `load_plan`.
 
     Raises:
         PolicyError: every contradiction.
     """
     try:
-        plan = compile_policy(loaded.policy, api=api)
+        plan = compile_policy(loaded.policy, api=api, profiles=loaded.profiles, salt=salt, today=today)
     except PolicyError as error:
-        raise PolicyError(problem_lines(error.problems, loaded.root), str(loaded.source)) from error
+        depends = tuple(loaded.profiles)
+        raise PolicyError(problem_lines(error.problems, loaded.root), str(loaded.source), depends) from error
     warnings = problem_lines([*plan.warnings, *loaded.warnings], loaded.root)
     return replace(plan, warnings=tuple(warnings), files=loaded.files)
 
@@ -109,7 +119,36 @@ def load_policy(source: str | Path, *, env: Mapping[str, str]) -> Loaded:
                     warnings.append(
                         Problem(f"there is no file {value}", f"identity[{index}].{name}", hint="guard serve needs it")
                     )
-    return Loaded(policy, tuple(dict.fromkeys(files)), path, root, tuple(warnings))
+    profiles = _profiles(policy, root, path, files)
+    return Loaded(policy, tuple(dict.fromkeys(files)), path, root, tuple(warnings), profiles)
+
+
+def _profiles(policy: Policy, root: Node, source: Path, files: list[Path]) -> dict[str, Profile]:
+    """Read the profiles of all routes.
+
+    Raises:
+        PolicyError: those that cannot be used, at the key that names them.
+    """
+    found: dict[str, Profile] = {}
+    problems: list[Problem] = []
+    for index, route in enumerate(policy.routes):
+        if route.profile is None or route.profile in found:
+            continue
+        files.append(Path(route.profile))
+        at = f"routes[{index}].profile"
+        try:
+            found[route.profile] = decode(_bounded(Path(route.profile), MAX_PROFILE_BYTES))
+        except OSError as error:
+            hint = "guard calibrate makes one of what guard serve --record wrote"
+            problems.append(Problem(f"cannot read the profile {route.profile}: {error.strerror}", at, hint=hint))
+        except ProfileError as error:
+            hint = "guard calibrate makes a new one"
+            problems.append(Problem(f"{route.profile}: {error}", at, hint=hint))
+        except ValueError as error:
+            problems.append(Problem(f"{route.profile}: {error}", at, hint="guard calibrate makes smaller ones"))
+    if problems:
+        raise PolicyError(problem_lines(problems, root), str(source), tuple(map(str, files)))
+    return found
 
 
 def problem_lines(problems: Iterable[Problem], root: Node) -> list[Problem]:
@@ -124,7 +163,8 @@ def problem_lines(problems: Iterable[Problem], root: Node) -> list[Problem]:
 def _read(path: Path, files: list[Path], above: tuple[Path, ...]) -> Node:
     """Read a file and what it extends; relative paths in it become absolute."""
     files.append(path)
-    root = _anchor(read_yaml(_text(path), str(path)), path.absolute().parent)
+    directory = path.absolute().parent
+    root = _anchor_profiles(_anchor(read_yaml(_text(path), str(path)), directory), directory)
     extends = root.value.get("extends") if isinstance(root.value, dict) else None
     if extends is None or extends.value is None:
         return root
@@ -183,6 +223,22 @@ def _anchor(node: Node, directory: Path) -> Node:
             return replace(node, value=[_anchor(item, directory) for item in items])
         case _:
             return node
+
+
+def _anchor_profiles(root: Node, directory: Path) -> Node:
+    """Make the routes' `profile` absolute, likewise."""
+    routes = root.value.get("routes") if isinstance(root.value, dict) else None
+    if routes is None or not isinstance(routes.value, list) or not isinstance(root.value, dict):
+        return root
+    anchored: list[Node] = []
+    for route in routes.value:
+        profile = route.value.get("profile") if isinstance(route.value, dict) else None
+        if profile is None or not isinstance(profile.value, str) or not profile.value:
+            anchored.append(route)
+        elif isinstance(route.value, dict):
+            made = replace(profile, value=str(directory / profile.value))
+            anchored.append(replace(route, value=route.value | {"profile": made}))
+    return replace(root, value=root.value | {"routes": replace(routes, value=anchored)})
 
 
 def _plain(node: Node) -> object:

@@ -11,6 +11,7 @@ from guard.defences.base import Defence, Mode
 from guard.errors import Problem
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.policy.detection import Detection
 from guard.policy.privacy import Ensemble
 from guard.policy.schema import Limits, Policy
 from guard.privacy.filters import Filter
@@ -103,6 +104,7 @@ class RoutePlan:
         ensemble: how the answers of several models become one, or None.
         private: set when the first defence is a mechanism of differential privacy.
         statement: what may be said of the training data's privacy, sentence by sentence.
+        detection: what clients are watched for and what it leads to; None when it is off.
     """
 
     name: str
@@ -122,6 +124,7 @@ class RoutePlan:
     ensemble: Ensemble | None = None
     private: Private | None = None
     statement: tuple[str, ...] = ()
+    detection: Detection | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guard.errors import Problem
-from guard.policy.schema import LATER_KEYS, Policy, Reference
+from guard.policy.schema import Policy, Reference
 from guard.policy.suggest import closest, did_you_mean
 from guard.policy.yamlmap import Step, path_of
 
+_DATE = "must be a date such as 2026-12-31"
 _WORDS: dict[str, str] = {
     "missing": "is missing",
     "int_type": "must be a whole number",
@@ -41,6 +42,7 @@ _WORDS: dict[str, str] = {
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
     "string_pattern_mismatch": "must have the form {pattern}",
+    **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing", "date_from_datetime_inexact"), _DATE),
 }
 _HINTS: dict[str, str] = {
     "string_type": "put a number or a word such as true in quotes",
@@ -133,6 +135,8 @@ def models_at(location: tuple[Step, ...]) -> list[type[BaseModel]]:
             models = tagged
             continue
         fields = [model.model_fields[step] for model in models if step in model.model_fields]
+        if not fields:
+            continue  # a branch of a union that pydantic names in words of its own
         models = [inner for field in fields for inner in models_in(field.annotation)]
     return models
 
@@ -180,9 +184,6 @@ def _tags(location: tuple[Step, ...]) -> list[str]:
 
 
 def _unknown_key(location: tuple[Step, ...], key: str, path: str) -> Problem:
-    if key in LATER_KEYS:
-        message = f"{key}: arrives with {LATER_KEYS[key]}; this version does not know it"
-        return Problem(message, path, hint="drop it, or use a version that knows it")
     known = {name for model in models_at(location[:-1]) for name in model.model_fields}
     return Problem(f"there is no key {key} here", path, hint=did_you_mean(key, known))
 

@@ -23,9 +23,10 @@ from pydantic import (
 from guard.defences.base import Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.policy.detection import Exempt, Rung
 from guard.policy.gates import Selftest
 from guard.policy.privacy import Claim, Ensemble
-from guard.policy.unions import AnyBudget, AnyDefence, ApiName
+from guard.policy.unions import AnyBudget, AnyDefence, AnyDetector, ApiName
 from guard.wire.base import Fields
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -259,6 +260,11 @@ class Route(BaseModel):
         privacy: what is claimed about the training data.
         defences: applied in order to every answer.
         budgets: charged before the model is asked.
+        profile: what `guard calibrate` learnt of honest traffic; a path, relative to this file's folder.
+        detectors: what is measured of each client's queries and answers: `default` for all that can be, or a list.
+            Detection is on when a profile, detectors or a ladder is given.
+        ladder: what evidence against a client leads to; left out, an alert at a false-alarm level of 1e-2.
+        exceptions: clients whose evidence leaves detectors out for a while.
     """
 
     model_config = _FROZEN
@@ -275,6 +281,15 @@ class Route(BaseModel):
     privacy: Claim | None = None
     defences: tuple[AnyDefence, ...] = ()
     budgets: tuple[AnyBudget, ...] = ()
+    profile: str | None = Field(default=None, min_length=1)
+    detectors: Literal["default"] | Annotated[tuple[AnyDetector, ...], Field(min_length=1)] | None = None
+    ladder: tuple[Rung, ...] = Field(default=(), max_length=32)
+    exceptions: tuple[Exempt, ...] = Field(default=(), max_length=4096)
+
+    @property
+    def detects(self) -> bool:
+        """Whether detection is on."""
+        return self.profile is not None or self.detectors is not None or bool(self.ladder)
 
 
 class Policy(BaseModel):
@@ -304,12 +319,3 @@ class Policy(BaseModel):
     forward_headers: tuple[Annotated[str, Field(pattern=_HEADER_NAME)], ...] = ()
     routes: tuple[Route, ...] = Field(min_length=1, max_length=64)
     selftest: Selftest = Selftest()
-
-
-LATER_KEYS: dict[str, str] = {
-    "detectors": "detection",
-    "ladder": "detection",
-    "profile": "detection",
-    "exceptions": "detection",
-}
-"""Keys and kinds that this version does not know yet, with what they belong to: the error says so."""

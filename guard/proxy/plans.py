@@ -172,7 +172,7 @@ class Plans:
             active = self._load()
             dry_run(active.plan, active.identity)
         except PolicyError as error:
-            files = {problem.file or error.file for problem in error.problems} - {""}
+            files = ({problem.file or error.file for problem in error.problems} | {*error.depends}) - {""}
             return _Failure("\n".join(said(problem, error.file) for problem in error.problems), tuple(map(Path, files)))
         except GuardError as error:
             return _Failure(error.message)
