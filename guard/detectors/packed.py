@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy import typing as npt
 
+from guard.evidence.fit import PROTOTYPES
 from guard.evidence.null import Null
 from guard.evidence.values import BINS, MOST_SIGNALS, Signal
 from guard.model.arrays import Floats, Ints
@@ -21,8 +22,7 @@ Array = npt.NDArray[Any]  # Any: arrays of whatever type a detector keeps
 DTYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "<u8", "<u4", "<u2", "|u1", "|b1")
 MAX_DIMENSIONS = 4
 MAX_ITEMS = 2**32
-MAX_PROTOTYPES = 1024
-MAX_BETS = 1024
+MAX_BETS = 64
 
 
 class Damaged(ValueError):
@@ -151,7 +151,7 @@ def unpack_null(value: object) -> Null:
     weights = floats(found.get("log_weights"), "null.log_weights", s, count, finite=False)
     bets = floats(found.get("log_bets"), "null.log_bets", s, None, BINS, finite=False)
     mean = floats(found.get("mean"), "null.mean", s, BINS)
-    if not 1 <= count <= MAX_PROTOTYPES or not 1 <= bets.shape[1] <= MAX_BETS:
+    if not 1 <= count <= PROTOTYPES or not 1 <= bets.shape[1] <= MAX_BETS:
         raise Damaged("null has too many or no prototypes or bets")
     if not (prototypes > 0).all() or prototypes.max(initial=1.0) > 1e9:
         raise Damaged("null.prototypes holds a count that is none")
@@ -164,7 +164,10 @@ def unpack_null(value: object) -> Null:
         raise Damaged("null.log_weights do not sum to 1")
     if (mean < 0).any() or not np.allclose(mean.sum(axis=1), 1.0, atol=1e-3):
         raise Damaged("null.mean is no distribution")
-    return Null(signals, edges, prototypes, weights, bets, mean)
+    try:
+        return Null(signals, edges, prototypes, weights, bets, mean)
+    except ValueError as error:
+        raise Damaged(str(error)) from error
 
 
 def _signals(value: object) -> list[Signal]:

@@ -1,7 +1,7 @@
 """The null that is shipped: what honest clients of nobody in particular look like to the structure tier.
 
-`guard/detectors/default_null.json` is made by `python -m guard.calibrate.default_null` from simulated clients over several
-real data sets. It is read when it is first needed.
+`guard/detectors/default_null.json` is made by `python -m guard.calibrate.default_null` from simulated clients over
+several real data sets. It is read when it is first needed.
 """
 
 from __future__ import annotations

@@ -138,7 +138,8 @@ class Recorder:
             now_s: seconds since the epoch.
             features: of the queries, n rows.
             raw: sketches before they are standardised, shape (n, m); None when the queries have none.
-            scores: what the model said, shape (n, K); None when the answers hold no scores. Other than n rows: None.
+            scores: what the model said of classes, shape (n, K), probabilities, logits or their logarithms; None when
+                the answers hold no such scores, or are not one a query.
         """
         name = hashlib.blake2b(client.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
         rows = len(features.keys)
@@ -271,16 +272,25 @@ def _records(note: _Note, width: int, classes: int) -> Records:
         if note.raw is not None and note.raw.shape == (len(records), width):
             records["raw"] = note.raw
             records["flags"] |= RAW
-        scores = note.scores
-        if scores is not None and len(scores) == len(records) and scores.shape[1] > 1:
+        if note.scores is not None and len(note.scores) == len(records) and note.scores.shape[1] > 1:
+            scores = _probabilities(note.scores)
             records["top"] = scores.argmax(axis=1)
             two = np.partition(scores, -2, axis=1)
             records["best"], records["second"] = two[:, -1], two[:, -2]
             records["flags"] |= TOP
             if scores.shape[1] == classes:
                 records["scores"] = scores
-                records["flags"] |= WHOLE
+                records["flags"][np.abs(scores.sum(axis=1) - 1.0) < 1e-3] |= WHOLE
     return records
+
+
+def _probabilities(scores: Floats) -> Floats:
+    """Return scores as they are, or where one is no probability (logits, their logarithms), what they stand for."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if scores.min() >= 0.0 and scores.max() <= 1.0 + 1e-6:
+            return scores
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:
