@@ -91,6 +91,11 @@ class Seeded:
         del reuse, width, salt
         raise Unplannable("a step behind the mechanism draws noise of its own, which is private already")
 
+    def constant(self, name: bytes) -> float:
+        """Refuse: no mechanism keeps a secret number."""
+        del name
+        raise Unplannable("a step behind the mechanism keeps a secret number, which a simulation does not know")
+
 
 def simulate(steps: Sequence[Defence], bounds: Bounds, scores: Floats, seed: int, draws: int = DRAWS) -> Utility:
     """Run a route's steps on scores, each row as many times as it takes.

@@ -3,13 +3,13 @@
 Defences run in the policy's order. Each takes the `Batch` that the one before left, and returns a new one; none
 changes its argument's arrays. `top` is the argmax of what the model said: every defence hands on a batch whose
 `scores.argmax(axis=1)` is exactly `top` again, so that a label read from the release is the model's. Only noise with
-`keep_argmax: false` draws another `top`, which the steps after it keep.
+`keep_argmax: false`, `boundary_response` and mechanisms draw another `top`, which the steps after them keep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +39,15 @@ class Randomness(Protocol):
 
     def fresh(self, size: int) -> bytes:
         """Return `size` bytes of the operating system's cryptographic source: for differential privacy."""
+        ...
+
+    def constant(self, name: bytes) -> float:
+        """Return a secret number in (0, 1): one for all clients, queries and routes of a ledger.
+
+        Args:
+            name: tells apart secrets. Never a step's salt: that counts the predictions of an answer, whose number and
+                order a client may choose.
+        """
         ...
 
 
@@ -100,6 +109,13 @@ class Defence(BaseModel, frozen=True):
             salt: this step's own, so that two noises in one policy are independent.
         """
         raise NotImplementedError
+
+    def knowing(self, **private: object) -> Self:
+        """Return a copy with private attributes set, which type checkers take to be as frozen as the fields."""
+        made = self.model_copy()
+        for name, value in private.items():
+            setattr(made, name, value)
+        return made
 
     def calibrated(self, answers: Floats) -> Defence:
         """Return the defence as calibration answers make it; itself unless it `calibrates`.
@@ -208,3 +224,10 @@ def apportion(remainders: Floats, units: Floats) -> Floats:
 def has_classes(kind: Kind) -> bool:
     """Say whether the columns are classes, so that an argmax means something and has to be kept."""
     return kind in CLASS_KINDS
+
+
+def has_cells(inputs: Inputs | None) -> bool:
+    """Say whether queries can be put into coarse cells, for `reuse: cell`."""
+    if inputs is None:
+        return False
+    return inputs.kind == "text" or not (inputs.size is None or inputs.low is None or inputs.high is None)

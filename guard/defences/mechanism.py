@@ -65,13 +65,6 @@ class Mechanism(Defence, frozen=True):
         moved = diameter / quorum if sensitivity is None else sensitivity
         return self.knowing(_bounds=bounds, _columns=columns, _quorum=quorum, _sensitivity=moved).solved()
 
-    def knowing(self, **private: object) -> Self:
-        """Return a copy with private attributes set, which type checkers take to be as frozen as the fields."""
-        made = self.model_copy()
-        for name, value in private.items():
-            setattr(made, name, value)
-        return made
-
     def solved(self) -> Self:
         """Return a bound mechanism with its noise worked out.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from guard.defences.base import Batch, Defence, Randomness, Reuse, has_classes, keep_top
+from guard.defences.base import Batch, Defence, Randomness, Reuse, has_cells, has_classes, keep_top
 from guard.errors import InvariantError, Problem
 from guard.model.arrays import Floats
 from guard.model.domain import Inputs
@@ -87,7 +87,7 @@ class Noise(Defence, frozen=True):
             problems.append(
                 Problem("labels may change, and nothing says what they are called", "keep_argmax", hint=hint)
             )
-        if self.reuse == "cell" and not _has_cells(inputs):
+        if self.reuse == "cell" and not has_cells(inputs):
             hint = "inputs: {kind: vector, size: .., low: .., high: ..}, or reuse: query"
             problems.append(Problem("cells need the inputs' size and range", "reuse", hint=hint))
         return problems
@@ -132,9 +132,3 @@ def quantiles(mechanism: Literal["gaussian", "laplace"], scale: float) -> NDArra
     else:
         half = -np.log(2.0 * (1.0 - upper))
     return (np.concatenate((-half[::-1], half)) * scale).astype(np.float32)
-
-
-def _has_cells(inputs: Inputs | None) -> bool:
-    if inputs is None:
-        return False
-    return inputs.kind == "text" or not (inputs.size is None or inputs.low is None or inputs.high is None)

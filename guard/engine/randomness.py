@@ -54,7 +54,7 @@ class QueryNoise:
     (True, (2, 3))
     """
 
-    __slots__ = ("_fresh", "_inputs", "_key", "_queries", "_rows", "_secret")
+    __slots__ = ("_fresh", "_inputs", "_key", "_ledger", "_queries", "_rows", "_secret")
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class QueryNoise:
         if len(secret) < 32:
             raise InvariantError("the noise secret is shorter than 32 bytes")
         self._secret = secret
+        self._ledger = ledger
         self._queries = queries
         self._inputs = inputs
         self._fresh = fresh
@@ -90,6 +91,10 @@ class QueryNoise:
     def fresh(self, size: int) -> bytes:
         """Return bytes that no key and no query determines: see `guard.defences.base.Randomness`."""
         return self._fresh(size)
+
+    def constant(self, name: bytes) -> float:
+        """Return a secret number of the ledger: see `guard.defences.base.Randomness`."""
+        return _constant(self._secret, self._ledger, name)
 
     def _cells(self) -> list[bytes]:
         """Name each row's coarse cell; a row that has none (no declared range, not a text) is a cell of its own."""
@@ -145,6 +150,12 @@ def _expand(key: bytes, salt: bytes, rows: list[bytes], size: int) -> bytes:
 @lru_cache(maxsize=4096)
 def _client_key(secret: bytes, ledger: str, client: str) -> bytes:
     return _derive(secret, b"noise", ledger.encode(), client.encode())
+
+
+@lru_cache(maxsize=256)
+def _constant(secret: bytes, ledger: str, name: bytes) -> float:
+    word = int.from_bytes(_derive(secret, b"constant", ledger.encode(), name)[:8], "little")
+    return float(word >> 11) * 2.0**-53 + 2.0**-54
 
 
 @lru_cache(maxsize=4096)

@@ -24,6 +24,9 @@ class Cryptographic:
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         raise AssertionError("keyed words are no noise of differential privacy")
 
+    def constant(self, name: bytes) -> float:
+        raise AssertionError("a secret number is no noise of differential privacy")
+
 
 def outputs_of(kind: Kind, columns: int) -> Outputs:
     """Outputs of any kind: values from -10 to 10, embeddings up to a norm of 10."""

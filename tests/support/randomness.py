@@ -30,6 +30,9 @@ class Seeded:
         generator = np.random.default_rng([self.seed, zlib.crc32(reuse.encode() + salt)])
         return generator.integers(0, 2**16, (self.rows, width), dtype=np.uint16)
 
+    def constant(self, name: bytes) -> float:
+        return float(np.random.default_rng([self.seed, zlib.crc32(name), 2]).uniform(0.01, 0.99))
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -43,6 +46,9 @@ class Constant:
 
     def words(self, reuse: Reuse, width: int, salt: bytes) -> Words:
         return np.full((self.rows, width), int(self.value * 2**16), dtype=np.uint16)
+
+    def constant(self, name: bytes) -> float:
+        return self.value
 
 
 def batch_of(scores: object, kind: Kind = "probabilities", *, complete: bool = True) -> Batch:
