@@ -8,14 +8,17 @@ their queries on that grid too (`GRIDDED`); those that walk along a boundary by 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
+from numpy import typing as npt
 
 from guard.model.arrays import Bools, Floats, Ints
 from guard.selftest.lab.data import photographs, untyped
-from tests.benchmarks.detection.domains import Domain, embed
+from tests.benchmarks.detection.domains import Domain, documentation, embed
 
 Asking = Generator[Floats, Floats, None]
+Rows = npt.NDArray[Any]  # Any: numbers or texts
 Attack = Callable[[Domain, np.random.Generator], Asking]
 """Goes on for ever; each item is a batch of queries, shape (k, d), for which probabilities (k, K) are sent."""
 CHUNK = 64
@@ -71,10 +74,7 @@ def _foreign(domain: Domain) -> Floats | None:
         windows = [np.lib.stride_tricks.sliding_window_view(photo, (8, 8))[::3, ::3] for photo in small]
         patches = np.concatenate([w.reshape(-1, 64) for w in windows])
         return (patches - domain.mean) / domain.scale
-    functions = [value for value in vars(np).values() if isinstance(value.__doc__, str)]
-    words = " ".join(str(value.__doc__) for value in functions[:300]).split()
-    texts = [" ".join(words[i : i + 5 + i % 20]) for i in range(0, len(words) - 30, 15)]
-    return (embed(texts) - domain.mean) / domain.scale
+    return (embed(documentation()) - domain.mean) / domain.scale
 
 
 def tree_paths(domain: Domain, rng: np.random.Generator) -> Asking:
@@ -299,10 +299,10 @@ def traces(domain: Domain, name: str, seeds: list[list[int]], queries: int) -> l
     return [domain.snap(z) if name in GRIDDED else z for z in joined]
 
 
-def mixed(honest: Floats, attack: Floats, share: float, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Replace a share of honest queries, at random places, by an attack's, in order; say which."""
+def mixed(honest: Rows, attack: Rows, share: float, rng: np.random.Generator) -> Rows:
+    """Replace a share of honest queries, at random places, by an attack's, in order."""
     chosen = rng.random(len(honest)) < share
     chosen[np.flatnonzero(chosen)[len(attack) :]] = False
     z = honest.copy()
     z[chosen] = attack[: int(chosen.sum())]
-    return z, chosen
+    return z

@@ -17,18 +17,19 @@ images are paler and noisier.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy import typing as npt
 
 from guard.model.arrays import Floats, Ints
 from tests.benchmarks.detection.domains import Domain
 
+Rows = npt.NDArray[Any]  # Any: numbers or texts
 Kind = Literal["plain", "drift", "batch", "retry", "whatif", "sloppy", "health", "narrow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHARES = np.array([0.36, 0.15, 0.14, 0.10, 0.07, 0.06, 0.06, 0.06])
 SHORTEST, LONGEST = 256, 2048
-MIXABLE: tuple[Kind, ...] = ("plain", "drift", "batch")
 
 
 class Stream(NamedTuple):
@@ -36,11 +37,11 @@ class Stream(NamedTuple):
 
     Args:
         kind: of client.
-        z: standardised queries, shape (n, d).
+        rows: queries: standardised numbers, shape (n, d), or texts, shape (n,).
     """
 
     kind: str
-    z: Floats
+    rows: Rows
 
 
 def client(
@@ -49,7 +50,6 @@ def client(
     queries: int | None = None,
     *,
     shifted: bool = False,
-    kinds: tuple[Kind, ...] = KINDS,
 ) -> Stream:
     """Draw an honest client.
 
@@ -58,12 +58,10 @@ def client(
         rng: all that is drawn.
         queries: how many; None: log-uniform from `SHORTEST` to `LONGEST`.
         shifted: unlike those that calibration saw.
-        kinds: to choose among.
     """
     n = queries or int(SHORTEST * (LONGEST / SHORTEST) ** rng.random())
-    shares: Floats = np.array([SHARES[KINDS.index(k)] for k in kinds])
-    kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
-    rows = _rows(domain, rng, n, kind, shifted=shifted)
+    kind = KINDS[int(rng.choice(len(KINDS), p=SHARES))]
+    rows = chosen_rows(domain, rng, n, kind, shifted=shifted)
     shift: Floats | float = 0.0
     if shifted and domain.kind == "table":
         shift = 0.35 * rng.standard_normal(domain.width) * (rng.random(domain.width) < 0.3)
@@ -71,8 +69,8 @@ def client(
         shift = 0.2
     z = domain.fresh(rows, rng, shift)
     if kind == "batch":
-        z = z[_sorted(domain, rng, rows)]
-    _retry(z, rng, rng.beta(2, 8) if kind == "retry" else rng.beta(0.5, 60))
+        z = z[in_batches(domain, rng, rows)]
+    repeat(z, rng, rng.beta(2, 8) if kind == "retry" else rng.beta(0.5, 60))
     _what_if(domain, z, rng, rng.beta(2, 6) if kind == "whatif" else rng.beta(0.3, 80))
     if kind == "sloppy":
         columns = rng.choice(domain.width, max(1, int(domain.width * rng.uniform(0.1, 0.3))), replace=False)
@@ -85,7 +83,7 @@ def client(
     return Stream(kind, z)
 
 
-def _rows(domain: Domain, rng: np.random.Generator, n: int, kind: Kind, *, shifted: bool) -> Ints:
+def chosen_rows(domain: Domain, rng: np.random.Generator, n: int, kind: Kind, *, shifted: bool) -> Ints:
     """Choose rows of the data with the client's slant along a direction, and towards some classes."""
     slant = 3 + 2 * rng.random() if kind == "narrow" else abs(rng.normal()) * (2.0 if shifted else 1.0)
     way, other = (_unit(rng, domain.axes.shape[1]) for _ in range(2))
@@ -110,13 +108,15 @@ def _unit(rng: np.random.Generator, width: int) -> Floats:
     return way / np.linalg.norm(way)
 
 
-def _sorted(domain: Domain, rng: np.random.Generator, rows: Ints) -> Ints:
+def in_batches(domain: Domain, rng: np.random.Generator, rows: Ints) -> Ints:
+    """Return the order in which somebody asks who sorts each batch."""
     size = int(rng.choice([32, 64, 128]))
     key = domain.axes[rows, rng.integers(domain.axes.shape[1])]
     return np.concatenate([s + np.argsort(key[s : s + size]) for s in range(0, len(rows), size)])
 
 
-def _retry(z: Floats, rng: np.random.Generator, rate: float) -> None:
+def repeat(z: Rows, rng: np.random.Generator, rate: float) -> None:
+    """Ask the same again, in runs, in place."""
     if rate < 0.003:
         return
     i = 0

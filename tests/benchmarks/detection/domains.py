@@ -133,13 +133,17 @@ class Domain:
         return (np.clip(np.round(image), 0, 16).reshape(len(rows), -1) - self.mean) / self.scale
 
     def _fresh_text(self, rows: Ints, rng: np.random.Generator) -> Floats:
+        return (embed(self.spliced(rows, rng)) - self.mean) / self.scale
+
+    def spliced(self, rows: Ints, rng: np.random.Generator) -> list[str]:
+        """Return new texts, each like the given one: cut, with some words of another."""
         texts: list[str] = []
         for row in rows:
             words = self.source.texts[int(row)].split()
             other = self.source.texts[int(rng.integers(len(self.source.texts)))].split()
             kept, taken = int(len(words) * rng.uniform(0.5, 1)), int(len(other) * rng.uniform(0, 0.25))
             texts.append(" ".join(words[: max(1, kept)] + other[:taken]))
-        return (embed(texts) - self.mean) / self.scale
+        return texts
 
 
 def embed(texts: list[str] | tuple[str, ...]) -> Floats:
@@ -148,6 +152,13 @@ def embed(texts: list[str] | tuple[str, ...]) -> Floats:
         analyzer="char_wb", ngram_range=(2, 3), n_features=256, alternate_sign=False, norm="l2"
     )
     return np.sqrt(np.asarray(hashing.transform(texts).toarray(), dtype=np.float64))
+
+
+def documentation() -> list[str]:
+    """Return pieces of numpy's documentation: texts of another kind."""
+    functions = [value for value in vars(np).values() if isinstance(value.__doc__, str)]
+    words = " ".join(str(value.__doc__) for value in functions[:300]).split()
+    return [" ".join(words[i : i + 5 + i % 20]) for i in range(0, len(words) - 30, 15)]
 
 
 def load(name: str) -> Domain:
