@@ -120,8 +120,8 @@ class Texts:
         self._domain = domain
         self.name = "notes"
         self.attacks = tuple(NOTES)
-        self.blended = ("gibberish", "leave_one_out", "good_words", "knockoff")
-        self.spread = (*self.blended, "random_words", "in_distribution")
+        self.blended: tuple[str, ...] = ("gibberish", "leave_one_out", "good_words", "knockoff")
+        self.spread: tuple[str, ...] = (*self.blended, "random_words", "in_distribution")
         self.sketch = Sketch(kind="text", salt=SKETCH_SALT)
         self.inputs: Inputs | None = Inputs(kind="text")
         base = domain.base
