@@ -27,6 +27,7 @@ from guard.policy.contradictions import (
 from guard.policy.detecting import calibrate, detection_of
 from guard.policy.detection import Detection
 from guard.policy.detection_checks import check_detection, warn_detection
+from guard.policy.dominated import warn_dominated
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
 from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, steps, terms_of
 from guard.policy.schema import Policy, Route
@@ -88,6 +89,7 @@ def compile_policy(
         raise PolicyError(problems)
     for one, made in zip(sound, routes, strict=True):
         warnings += warn_detection(one.route, made, policy.identity, one.at, today)
+        warnings += warn_dominated(one.route, one.profile, one.at)
     name = digest(policy, profiles or {})
     return Plan(policy.name, policy.mode, name, policy, tuple(routes), policy.limits, tuple(warnings))
 
@@ -136,7 +138,8 @@ def _routes(sound: list[_Sound], parent: Mode, api: str, salt: bytes) -> tuple[l
             hint = "guard calibrate makes a profile of what was recorded on this route"
             problems.append(Problem(f"the profile does not fit: {error}", f"{at}.profile", hint=hint))
         if not problems:
-            made = make(route, route.mode or parent, found.get(ledger), terms.get(ledger))
+            learnt = "" if profile is None else profile.digest
+            made = make(route, route.mode or parent, found.get(ledger), terms.get(ledger), learnt)
             routes.append(_route(route, parent, codec, route.api or api, made, detection, grades=grades))
     return routes, problems
 

@@ -126,6 +126,11 @@ class RoutePlan:
     statement: tuple[str, ...] = ()
     detection: Detection | None = None
 
+    @property
+    def metered(self) -> bool:
+        """Whether an information meter reads what is answered."""
+        return any(budget.needs_profile for budget in self.budgets)
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:

@@ -141,8 +141,16 @@ def check_shared(policy: Policy) -> list[Problem]:
     return problems
 
 
-def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) -> Made:
-    """Return what the route runs on; it has passed `check_private`."""
+def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None, learnt: str = "") -> Made:
+    """Return what the route runs on; it has passed `check_private`.
+
+    Args:
+        route: its defences are calibrated.
+        mode: its own, or the policy's.
+        filter_: its ledger's.
+        terms: its ledger's.
+        learnt: digest of the profile that its defences were calibrated with; empty without one.
+    """
     claim = route.privacy or Claim()
     bound = bind(route)
     if bound is None or filter_ is None:
@@ -163,12 +171,13 @@ def make(route: Route, mode: Mode, filter_: Filter | None, terms: Terms | None) 
         terms=terms or Terms(str(filter_), {}, ()),
         per=min(scopes, key=_NARROW.index),
         columns=columns(route),
-        fingerprint=_fingerprint(route, claim),
+        fingerprint=_fingerprint(route, claim, learnt),
         charged=any(b.mode == "enforce" for b in spending),
         claimed=claim.claim == "dp",
         accept_lost_writes=claim.accept_lost_writes,
     )
-    said = statement(claim, route.ensemble, measurement, spent, mode)
+    profiled = route.profile is not None
+    said = statement(claim, route.ensemble, measurement, spent, mode, watched=route.detects, profiled=profiled)
     return Made((bound, *steps(route)[1:]), budgets, private, said)
 
 
@@ -189,8 +198,8 @@ def terms_of(routes: Sequence[tuple[str, Route]], found: dict[str, Filter]) -> d
     return made
 
 
-def _fingerprint(route: Route, claim: Claim) -> bytes:
-    parts = {
+def _fingerprint(route: Route, claim: Claim, learnt: str) -> bytes:
+    parts: dict[str, object] = {
         "defences": [step.model_dump(mode="json") for step in steps(route)],
         "ensemble": None if route.ensemble is None else route.ensemble.model_dump(mode="json"),
         "outputs": route.outputs.model_dump(mode="json"),
@@ -198,6 +207,8 @@ def _fingerprint(route: Route, claim: Claim) -> bytes:
         "sensitivity": claim.sensitivity,
         "model_version": claim.model_version,
     }
+    if learnt and any(step.calibrates for step in route.defences):
+        parts["profile"] = learnt
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
 
 

@@ -42,11 +42,27 @@ class Spent:
 
 
 def statement(
-    claim: Claim, ensemble: Ensemble | None, measurement: Measurement | None, budgets: tuple[Spent, ...], mode: Mode
+    claim: Claim,
+    ensemble: Ensemble | None,
+    measurement: Measurement | None,
+    budgets: tuple[Spent, ...],
+    mode: Mode,
+    *,
+    watched: bool = False,
+    profiled: bool = False,
 ) -> tuple[str, ...]:
     """Return what may be said, sentence by sentence; empty for a route that has to do with none of it.
 
     The first sentence is the one to publish; under `claim: none` it says output perturbation.
+
+    Args:
+        claim: what the policy claims.
+        ensemble: the route's.
+        measurement: of the route's mechanism.
+        budgets: its privacy budgets.
+        mode: of the route.
+        watched: detection is on.
+        profiled: it, or a defence, goes by a profile.
     """
     if claim.claim != "dp":
         if measurement is None:
@@ -76,8 +92,17 @@ def statement(
         said.append("Clients who pool their answers can learn more: the losses of all who pool add up.")
     if claim.releases == "shared" and not any(budget.per == "client" for budget in budgets):
         said.append("Clients can tell whether another one has asked the same query, since they get the same release.")
+    if watched:
+        said.append(_WATCHED + (_PROFILED if profiled else ""))
     said.append(_NOT_COVERED)
     return tuple(said)
+
+
+_WATCHED = (
+    "Clients are watched by their queries and by what was released to them, never by what the models said before the"
+    " mechanism, and what a suspicion leads to comes behind it: neither adds to these losses."
+)
+_PROFILED = " Assumes that the profile they are compared with was recorded behind the mechanism, too."
 
 
 _NOT_COVERED = (

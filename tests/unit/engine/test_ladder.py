@@ -141,6 +141,9 @@ class TestEpoch:
         assert epoch({ALERT: 1_000_001, DEGRADE: 998_000}, NOW) == 0
         assert epoch({ALERT: 1_000_001, DEGRADE: 998_000, EPOCH: 990_000}, NOW) == 990_000
 
+    def test_an_epoch_that_came_before_the_hold_that_it_ends_stays(self) -> None:
+        assert epoch({ALERT: 998_000, EPOCH: 999_000}, NOW) == 999_000
+
     def test_each_end_is_one_epoch(self) -> None:
         marks = {ALERT: 999_000}
         marks = merged(marks, placed(marks=marks).marks)

@@ -31,7 +31,7 @@ def problems(*routes: dict[str, object], **top: object) -> list[Problem]:
 
 ROWS = {"kind": "rows", "limit": 10}
 INFORMATION = {"kind": "information"}
-NOISE = {"kind": "noise", "scale": 0.1}
+NOISE = {"kind": "noise", "scale": 0.01}
 MATCH = {"path": "/v2/models/digits/infer"}
 
 
