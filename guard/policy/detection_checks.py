@@ -138,12 +138,13 @@ def _check_rung(rung: Rung, at: str) -> list[Problem]:
 def _check_means(rung: Rung, route: Route, at: str) -> list[Problem]:
     """Return what is wrong with the defences and budgets of a step, which come behind the route's own."""
     problems: list[Problem] = []
-    coarse = _coarse(route.defences)
-    problems += check_steps(rung.defences, route.outputs, route.inputs, f"{at}.defences", coarse)
     for i, defence in enumerate(rung.defences):
         if isinstance(defence, Mechanism):
             message = f"{defence.kind} cannot come and go: what it spends is worked out for every answer"
             problems.append(Problem(message, f"{at}.defences[{i}]", hint="put it first in the route's defences"))
+    if not problems:
+        coarse = _coarse(route.defences)
+        problems += check_steps(rung.defences, route.outputs, route.inputs, f"{at}.defences", coarse)
     own = {budget.name: i for i, budget in enumerate(route.budgets)}
     seen: dict[str, int] = {}
     for i, budget in enumerate(rung.budgets):

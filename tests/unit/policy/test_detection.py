@@ -24,6 +24,7 @@ KEYS = [{"kind": "api_key", "keys_file": "k"}]
 LABELS = {"kind": "label_only"}
 ALERT: dict[str, Any] = {"false_alarm": 0.01}
 DEGRADE: dict[str, Any] = {"false_alarm": 0.001, "action": "degrade", "defences": [LABELS]}
+DP = {"kind": "dp_laplace", "noise_multiplier": 1.0}
 DENY: dict[str, Any] = {"tier": "structure", "false_alarm": 0.001, "action": "deny"}
 THROTTLE: dict[str, Any] = {"false_alarm": 0.001, "action": "throttle", "rows_per_minute": 6}
 EXEMPT: dict[str, Any] = {"client": "alice", "until": "2026-12-31", "reason": "a scan"}
@@ -61,7 +62,7 @@ def problems(profile: Profile | None = None, **route: object) -> list[Problem]:
         ({**ALERT, "budgets": [{"kind": "rows", "limit": 1}]}, ".budgets", "are for action: degrade"),
         ({**ALERT, "rows_per_minute": 6}, ".rows_per_minute", "for action: throttle"),
         ({**THROTTLE, "rows_per_minute": None}, ".rows_per_minute", "needs rows_per_minute"),
-        ({**DEGRADE, "defences": [{"kind": "dp_laplace", "noise_multiplier": 1.0}]}, ".defences[0]", "cannot come and go"),
+        ({**DEGRADE, "defences": [DP]}, ".defences[0]", "cannot come and go"),
         (
             {**DEGRADE, "budgets": [{"kind": "rows", "limit": 1, "window": "1h"}] * 2},
             ".budgets[1]",
