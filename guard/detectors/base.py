@@ -32,7 +32,8 @@ class Features(NamedTuple):
 
     Args:
         keys: shape (n, 1 + GROUPS), uint32: a salted hash of the whole row, then of the row without each group of
-            features. Numbers are rounded to 8 significant bits first, so that a tiny jitter changes nothing.
+            features. Numbers are rounded to 8 significant bits first, so that a tiny jitter changes nothing. A row that
+            cannot be parted has the same key in every column.
         vectors: shape (n, m), m <= 64, float64, standardised by what is known of the features' scale; None when the
             queries have none.
         scaled: the scale is known (a profile, or declared bounds), so that distances mean something.
@@ -53,20 +54,23 @@ class Margins(NamedTuple):
     margin: Floats
 
 
+_NO_SUM: Floats = np.zeros(0)
+
+
 class Past(NamedTuple):
     """What is known of a client before a batch.
 
     Args:
         seen: queries with vectors so far.
-        total: sum of their vectors, shape (m,).
+        total: sum of their vectors, shape (m,); shape (0,) before the first.
         last: the last vector, shape (m,); None before the first.
         step: the last vector less the one before it, shape (m,); None before the second.
     """
 
-    seen: int
-    total: Floats
-    last: Floats | None
-    step: Floats | None
+    seen: int = 0
+    total: Floats = _NO_SUM
+    last: Floats | None = None
+    step: Floats | None = None
 
 
 class Sample(NamedTuple):
@@ -87,18 +91,19 @@ class Bound(Protocol):
     """A detector that can measure."""
 
     columns: int
-    """Keys a row that it wants looked up among the client's last `HORIZON` queries."""
+    """Keys a row that it wants looked up among the client's last `HORIZON` queries, beside the key of the whole row."""
 
     def keys(self, features: Features) -> Keys:
         """Return what to look up, shape (n, columns), uint32."""
         ...
 
-    def measure(self, features: Features, hits: Bools, past: Past) -> Floats:
+    def measure(self, features: Features, seen: Bools, hits: Bools, past: Past) -> Floats:
         """Return the signals, shape (n, len(signals)); larger is more suspicious.
 
         Args:
             features: the queries.
-            hits: shape (n, columns): the key was among the client's `HORIZON` queries before that row.
+            seen: shape (n,): the whole row's key was among the client's `HORIZON` queries before that row.
+            hits: shape (n, columns): the same of each key that the detector asked for.
             past: what is known of the client before the first row.
         """
         ...
@@ -106,6 +111,25 @@ class Bound(Protocol):
     def measure_answers(self, margins: Margins) -> Floats:
         """Return the signals of a detector of side `answer`, shape (n, len(signals))."""
         ...
+
+
+class Blind:
+    """What a bound detector does with what it does not look at; bound detectors derive from it."""
+
+    columns = 0
+
+    def keys(self, features: Features) -> Keys:
+        """Ask for nothing, shape (n, 0)."""
+        return np.zeros((len(features.keys), 0), dtype=np.uint32)
+
+    def measure(self, features: Features, seen: Bools, hits: Bools, past: Past) -> Floats:
+        """Say nothing of queries, shape (n, 0)."""
+        del seen, hits, past
+        return np.zeros((len(features.keys), 0))
+
+    def measure_answers(self, margins: Margins) -> Floats:
+        """Say nothing of answers, shape (n, 0)."""
+        return np.zeros((len(margins.margin), 0))
 
 
 class Detector(BaseModel, frozen=True):
@@ -132,7 +156,11 @@ class Detector(BaseModel, frozen=True):
         return tuple(Signal(name, cls.names[0], cls.tier) for name in cls.names)
 
     def learn(self, sample: Sample) -> Reference:
-        """Return what it must know of honest traffic; empty for one that needs nothing."""
+        """Return what it must know of honest traffic; empty for one that needs nothing.
+
+        Raises:
+            ValueError: the sample has nothing to learn from; the message says what is missing.
+        """
         del sample
         return {}
 

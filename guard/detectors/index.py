@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from guard.detectors.base import Keys
+import numpy as np
+from numpy import typing as npt
+
+from guard.detectors.base import HORIZON, Keys
 from guard.model.arrays import Bools
+
+_FIRST = 64
+"""Queries that a new index has room for."""
+_ONE_BY_ONE = 20
+"""Up to so many rows each is compared with all that is held; beyond, sorting is cheaper."""
+_POSITION = np.uint64(2**32 - 1)
+_KEY = np.uint64(32)
 
 
 class Index:
@@ -15,10 +25,13 @@ class Index:
         columns: keys a row.
     """
 
-    __slots__ = ()
+    __slots__ = ("_held", "_next", "_ring")
 
     def __init__(self, columns: int) -> None:
-        raise NotImplementedError
+        # One row a column of keys: what is compared lies side by side.
+        self._ring: Keys = np.zeros((columns, _FIRST), dtype=np.uint32)
+        self._held = 0
+        self._next = 0
 
     def look(self, keys: Keys) -> Bools:
         """Look rows up, in order, and remember them.
@@ -29,5 +42,76 @@ class Index:
         Returns:
             Shape (n, columns): True where the same column of one of the `HORIZON` queries before that row, those of
             this batch included, held the same key.
+
+        >>> index = Index(1)
+        >>> index.look(np.array([[7], [8], [7]], dtype=np.uint32)).ravel(), index.look(np.array([[8]], dtype=np.uint32))
+        (array([False, False,  True]), array([[ True]]))
         """
-        raise NotImplementedError
+        n, columns = keys.shape
+        if not columns:
+            return np.zeros((n, 0), dtype=bool)
+        if n == 1:
+            return self._one(keys)
+        if n <= _ONE_BY_ONE:
+            return np.concatenate([self._one(keys[row : row + 1]) for row in range(n)])
+        hits = self._many(keys)
+        self._extend(keys)
+        return hits
+
+    def _one(self, keys: Keys) -> Bools:
+        ring, at = self._ring, self._next
+        same = (ring if self._held == ring.shape[1] else ring[:, : self._held]) == keys.T
+        hits = same.any(axis=1)[None] if same.any() else np.zeros(keys.shape, dtype=bool)
+        if at == ring.shape[1]:
+            ring = self._room(at + 1)
+            at = self._next
+        ring[:, at] = keys[0]
+        self._next = at + 1
+        if self._next == HORIZON:
+            self._next = 0
+        self._held = min(self._held + 1, HORIZON)
+        return hits
+
+    def _many(self, keys: Keys) -> Bools:
+        """Sort (key, time) of what is held and what comes: a row's last use of a key stands right before it."""
+        n, columns = keys.shape
+        held = self._held
+        both = np.empty((columns, held + n), dtype=np.uint64)
+        both[:, :held] = self._ordered()
+        both[:, held:] = keys.T
+        both <<= _KEY
+        both |= np.arange(held + n, dtype=np.uint64)
+        both.sort(axis=1)
+        hits = np.zeros((n, columns), dtype=bool)
+        column, place = np.nonzero((both[:, 1:] ^ both[:, :-1]) <= _POSITION)
+        if len(column):
+            now, before = both[column, place + 1] & _POSITION, both[column, place] & _POSITION
+            found = (now >= held) & (now - before <= HORIZON)
+            hits[now[found].astype(np.intp) - held, column[found]] = True
+        return hits
+
+    def _ordered(self) -> npt.NDArray[np.uint32]:
+        """Return the keys that are held, oldest first, shape (columns, held)."""
+        held, at = self._held, self._next
+        if held < HORIZON or not at:
+            return self._ring[:, :held]
+        return np.concatenate([self._ring[:, at:], self._ring[:, :at]], axis=1)
+
+    def _extend(self, keys: Keys) -> None:
+        keys = keys[-HORIZON:]
+        n = len(keys)
+        ring = self._room(min(self._held + n, HORIZON))
+        first = min(n, ring.shape[1] - self._next)
+        ring[:, self._next : self._next + first] = keys[:first].T
+        ring[:, : n - first] = keys[first:].T
+        self._next = (self._next + n) % HORIZON
+        self._held = min(self._held + n, HORIZON)
+
+    def _room(self, queries: int) -> Keys:
+        """Return the ring, made larger if it has no room for so many queries; it has not yet been full."""
+        ring = self._ring
+        if queries > ring.shape[1]:
+            size = min(HORIZON, 1 << (queries - 1).bit_length())
+            self._ring = np.zeros((len(ring), size), dtype=np.uint32)
+            self._ring[:, : ring.shape[1]] = ring
+        return self._ring

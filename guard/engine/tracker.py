@@ -15,12 +15,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from guard.detectors.base import Features, Margins, Past
-from guard.detectors.index import Index
+from guard.detectors.base import Features, Margins
 from guard.detectors.setup import Setup
-from guard.evidence.values import WINDOW, Strength
+from guard.detectors.stream import Stream, after
+from guard.evidence.values import BINS, KEPT, WINDOW, Strength, unfield
 from guard.evidence.wealth import Wealth
 from guard.model.arrays import Floats, Ints
+
+__all__ = ["Tracker", "after"]
 
 
 class Tracker:
@@ -30,47 +32,40 @@ class Tracker:
         setup: shared by all clients of the route.
     """
 
-    __slots__ = ("_index", "_past", "_queries", "_answers", "_setup", "pending", "wealth")
+    __slots__ = ("_answers", "_most", "_queries", "_setup", "_split", "_stream", "pending", "wealth")
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._index = Index(sum(bound.columns for bound in setup.queries))
-        self._past: Past | None = None
+        self._split = setup.query_signals
+        self._stream = Stream(setup.queries)
         self._queries = _Windows(setup.null.edges[: self._split])
         self._answers = _Windows(setup.null.edges[self._split :])
+        self._most = KEPT * len(setup.null.signals) * BINS
         self.wealth = Wealth(setup.null)
         self.pending: dict[int, int] = {}
         """What was counted here and has not been merged with the other replicas' counts, by field."""
 
-    @property
-    def _split(self) -> int:
-        """Number of signals of side `query`."""
-        return self._setup.query_signals
-
     def ask(self, features: Features) -> None:
         """Fold the queries of one request."""
-        found: list[Floats] = []
-        setup = self._setup
-        keys = [bound.keys(features) for bound in setup.queries]
-        hits = self._index.look(np.concatenate(keys, axis=1) if len(keys) > 1 else keys[0])
-        past = self._past or Past(0, np.zeros(0), None, None)
-        column = 0
-        for bound in setup.queries:
-            found.append(bound.measure(features, hits[:, column : column + bound.columns], past))
-            column += bound.columns
-        self._past = after(past, features.vectors)
-        self._count(0, self._queries.add(np.concatenate(found, axis=1)))
+        if self._split:
+            self._count(0, self._queries.add(self._stream.ask(features)))
 
     def answer(self, margins: Margins) -> None:
         """Fold the answers of one request."""
-        if self._setup.answers:
+        if self._setup.answers and len(margins.margin):
             found = [bound.measure_answers(margins) for bound in self._setup.answers]
-            self._count(self._split, self._answers.add(np.concatenate(found, axis=1)))
+            self._count(self._split, self._answers.add(found[0] if len(found) == 1 else np.concatenate(found, axis=1)))
 
-    def _count(self, first: int, bins: Ints) -> None:
-        if len(bins):
-            for number in self.wealth.add(first, bins):
-                self.pending[number] = self.pending.get(number, 0) + 1
+    def _count(self, first: int, bins: Ints | None) -> None:
+        if bins is None:
+            return
+        pending = self.pending
+        for number in self.wealth.add(first, bins):
+            pending[number] = pending.get(number, 0) + 1
+        if len(pending) > self._most:
+            # While the state is away counts pile up; what is older than all that is kept would be dropped there too.
+            oldest = self.wealth.bucket - KEPT
+            self.pending = {number: n for number, n in pending.items() if unfield(number)[0] > oldest}
 
     def merge(self, counts: Mapping[int, int]) -> None:
         """Add what other replicas counted, by field."""
@@ -82,16 +77,7 @@ class Tracker:
         return self.wealth.strength(skip)
 
 
-def after(past: Past, vectors: Floats | None) -> Past:
-    """Return what is known of a client after a batch of vectors, shape (n, m)."""
-    if vectors is None or not len(vectors):
-        return past
-    total = vectors.sum(axis=0)
-    if past.total.size == total.size:
-        total += past.total
-    before = vectors[-2] if len(vectors) > 1 else past.last
-    step = None if before is None or before.size != total.size else vectors[-1] - before
-    return Past(past.seen + len(vectors), total, vectors[-1].copy(), step)
+_TOLERANCE = 1e-9
 
 
 class _Windows:
@@ -108,21 +94,33 @@ class _Windows:
         self._sum: Floats = np.zeros(len(edges))
         self._held = 0
 
-    def add(self, signals: Floats) -> Ints:
-        """Take rows, shape (n, s); return the bins of the windows that they complete, shape (w, s)."""
+    def add(self, signals: Floats) -> Ints | None:
+        """Take rows, shape (n, s); return the bins of the windows that they complete, shape (w, s), if any."""
         n = len(signals)
         if self._held + n < WINDOW:
             self._sum += signals[0] if n == 1 else signals.sum(axis=0)
             self._held += n
-            return np.empty((0, len(self._sum)), dtype=np.int64)
+            return None
         first = WINDOW - self._held
         whole = (n - first) // WINDOW
-        means = np.empty((1 + whole, len(self._sum)))
-        means[0] = self._sum + signals[:first].sum(axis=0)
         end = first + whole * WINDOW
-        if whole:
-            means[1:] = signals[first:end].reshape(whole, WINDOW, -1).sum(axis=1)
-        means /= WINDOW
+        sums = np.empty((1 + whole, len(self._sum)))
+        sums[0] = self._sum + signals[:first].sum(axis=0)
+        sums[1:] = signals[first:end].reshape(whole, WINDOW, len(self._sum)).sum(axis=1)
         self._sum = signals[end:].sum(axis=0)
         self._held = n - end
-        return np.asarray((means[:, :, None] >= self._edges[None]).sum(axis=2), dtype=np.int64)
+        return bins_of(sums / WINDOW, self._edges)
+
+
+def bins_of(means: Floats, edges: Floats) -> Ints:
+    """Return the bin of each mean: how many edges are not above it.
+
+    Args:
+        means: shape (w, s).
+        edges: shape (s, BINS - 1).
+
+    Returns:
+        Shape (w, s).
+    """
+    # Sums of sixteen numbers differ in their last digits with how the stream was cut into requests.
+    return np.asarray((means[:, :, None] + _TOLERANCE >= edges).sum(axis=2), dtype=np.int64)
