@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -78,7 +79,7 @@ def check(source: str, api: str | None) -> Checked:
     try:
         loaded = load_policy(source, env=os.environ)
         open_routes = [f"routes[{i}]" for i, route in enumerate(loaded.policy.routes) if route.api is None]
-        plan = plan_of(loaded, api=api or DEFAULT_API)
+        plan = plan_of(loaded, api=api or DEFAULT_API, today=datetime.now(UTC).date())
     except PolicyError as error:
         return Checked(source, None, error.problems, [])
     missing = [Problem("no API is named for this route", at, hint=NO_API) for at in open_routes if not api]
@@ -109,6 +110,8 @@ def summary(route: RoutePlan) -> Iterator[str]:
     yield f"{route.api}, {route.outputs.kind}, {route.mode}"
     yield "defences " + (" > ".join(map(str, map(describe, route.defences))) or "none")
     yield "budgets " + (", ".join(map(describe, route.budgets)) or "none")
+    if route.detection is not None:
+        yield "ladder " + " > ".join(step.rung.action for step in route.detection.ladder)
 
 
 def describe(spec: object) -> str:
@@ -145,6 +148,7 @@ def as_json(result: Checked) -> dict[str, object]:
 
 
 def _route_json(route: RoutePlan) -> dict[str, object]:
+    ladder = route.detection.ladder if route.detection else ()
     return {
         "name": route.name,
         "api": route.api,
@@ -154,6 +158,8 @@ def _route_json(route: RoutePlan) -> dict[str, object]:
         "defences": [defence.model_dump(mode="json") for defence in route.defences],
         "budgets": [budget.model_dump(mode="json") for budget in route.budgets],
         "endpoints": [f"{o.endpoint.method} {o.endpoint.template} ({o.endpoint.access})" for o in route.endpoints],
+        "levels": [f"{step.rung.action}: {step.level}" for step in ladder if step.level is not None],
+        "off": dict(route.detection.off) if route.detection else {},
     }
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from guard.cli.common import Exit, add_option, fail
+from guard.cli.explain_detection import detection_json, show_detection
 from guard.errors import Problem
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return fail("--policy is missing", "guard explain --policy balanced --api open_inference")
     if args.request == args.response == "-":
         return fail("only one of --request and --response can be stdin")
-    plan = load_plan(args.policy, api=args.api or DEFAULT_API, env=os.environ)
+    today = datetime.now(UTC).date()
+    plan = load_plan(args.policy, api=args.api or DEFAULT_API, env=os.environ, today=today)
     try:
         traffic = _traffic(plan, args)
     except (OSError, ValueError) as error:
@@ -133,6 +136,7 @@ def as_json(plan: Plan, result: Explanation) -> dict[str, object]:
         else {"status": refused.status, "code": refused.code, "message": refused.message},
         "notes": result.notes,
         "privacy": list(result.statement),
+        "detection": None if result.detection is None else detection_json(result.detection),
         "warnings": [asdict(warning) for warning in plan.warnings],
     }
 
@@ -164,6 +168,8 @@ def show(plan: Plan, result: Explanation) -> None:
         )
     if result.after:
         _show_bodies(out, result)
+    if result.detection is not None:
+        show_detection(out, result.detection)
     if result.statement:
         out.print("\nwhat you may publish", style="bold")
         for sentence in result.statement:

@@ -17,6 +17,7 @@ from guard.model.client import Client
 from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.model.queries import Queries
+from guard.policy.detection_words import Words, in_words
 from guard.policy.plan import Plan, RoutePlan
 from guard.policy.privacy import Ensemble
 from guard.policy.reference import details
@@ -85,6 +86,7 @@ class Explanation:
         refused: the error the client gets instead, or None.
         notes: what else to know.
         statement: what may be said of the training data's privacy, sentence by sentence.
+        detection: what the client is watched for, or None.
     """
 
     method: str
@@ -100,6 +102,7 @@ class Explanation:
     refused: GuardError | None = None
     notes: list[str] = field(default_factory=list[str])
     statement: tuple[str, ...] = ()
+    detection: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,8 @@ def explain(plan: Plan, traffic: Traffic) -> Explanation:
         result.notes.append(
             "the route is in shadow: everything below is decided and counted, and the client gets what the model said"
         )
+    if found.route.detection is not None:
+        result.detection = in_words(found.route.detection)
     call = Call(traffic.path, found.params, traffic.content_type, traffic.request)
     try:
         reading = _read(found.route, call, result)

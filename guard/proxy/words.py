@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from guard.policy.detection_words import duration, in_words
+from guard.policy.guarantee import MEANING, UNSEEN, WHERE_IT_ENDS
 from guard.privacy.terms import Act
 
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from guard.policy.detection import Detection
     from guard.policy.plan import Plan, RoutePlan
     from guard.policy.schema import AnyIdentity
 
@@ -80,6 +83,37 @@ def _route(route: RoutePlan, acts: tuple[Act, ...]) -> Object:
         "endpoints": [f"{o.endpoint.method} {o.endpoint.template} ({o.endpoint.access})" for o in route.endpoints],
         "steps": steps,
         "privacy": said,
+        "detection": None if route.detection is None else detection_in_words(route.detection),
+    }
+
+
+def detection_in_words(detection: Detection) -> Object:
+    """Return what clients are watched for, what it leads to at which level, and where the levels end."""
+    words = in_words(detection)
+    ladder: list[Object] = []
+    for rule in words.ladder:
+        threshold = None if rule.threshold is None else round(rule.threshold, 3)
+        does = [rule.action, *map(spec_in_words, rule.means)]
+        if rule.rows_per_minute is not None:
+            does.append(f"{rule.rows_per_minute} rows a minute")
+        ladder.append(
+            {
+                "when": rule.when,
+                "level": rule.level,
+                "log_threshold": threshold,
+                "does": does,
+                "hold": duration(rule.hold_s),
+            }
+        )
+    return {
+        "profile": words.profile,
+        "on": [{"detector": kind, "tier": tier} for kind, tier in words.on],
+        "off": [{"detector": kind, "why": why} for kind, why in words.off],
+        "ladder": ladder,
+        "exceptions": list(words.exceptions),
+        "levels_mean": MEANING,
+        "levels_end": list(WHERE_IT_ENDS),
+        "unseen": UNSEEN,
     }
 
 
