@@ -19,6 +19,7 @@ EPILOG = """examples:
   guard serve --policy balanced --api open_inference --upstream http://127.0.0.1:8080
   guard serve --policy policy.yaml --upstream http://model:8080 --listen 0.0.0.0:9000 --state redis://redis:6379
   guard serve --policy observe --api mlflow --upstream http://127.0.0.1:5000    # changes nothing, counts everything
+  guard serve --policy observe --api mlflow --upstream http://127.0.0.1:5000 --record traffic   # then: guard calibrate
   guard serve --policy ensemble.yaml --upstream a=http://10.0.0.1:8080 --upstream b=http://10.0.0.2:8080
 
 One process is one core; more cores are more replicas on one Redis. SIGHUP reloads the policy, SIGTERM drains.
@@ -49,6 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser, "--secret-file", default=None, help="file with the noise secret; otherwise GUARD_SECRET, or one is made"
     )
+    add_option(parser, "--audit", help="file:PATH that what the ladder does is added to (default: the log alone)")
+    add_option(
+        parser,
+        "--record",
+        default=None,
+        metavar="DIR",
+        help="write calibration traffic there, for guard calibrate: features, top scores, times; never a raw body",
+    )
     # For the self-test, whose attackers wait for days; whoever can start Guard with it could set the machine's clock.
     parser.add_argument("--test-clock", default=None, help=argparse.SUPPRESS)
     add_option(parser, "--log-level", default="info", help="debug, info, warning or error (default: %(default)s)")
@@ -78,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         admin = None if args.admin == "off" else address(args.admin, "--admin")
         _check_admin(admin)
         check_own(models, listen)
+        audit = _audit(args.audit)
     except ValueError as error:
         return fail(str(error), code=2)
 
@@ -91,9 +101,11 @@ def run(args: argparse.Namespace) -> int:
         admin=admin,
         state=args.state,
         secret_file=Path(args.secret_file) if args.secret_file else None,
-        load=lambda: load_active(args.policy, api=args.api, env=os.environ),
+        load=lambda salt: load_active(args.policy, api=args.api, env=os.environ, salt=salt),
         ready=ready,
         test_clock=Path(args.test_clock) if args.test_clock else None,
+        audit=audit,
+        record=Path(args.record) if args.record else None,
     )
     try:
         import uvloop
@@ -129,6 +141,16 @@ def address(text: str, option: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{option} must be HOST:PORT, got {text}")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _audit(text: str | None) -> str | None:
+    """Read `file:PATH`."""
+    if not text:
+        return None
+    kind, colon, path = text.partition(":")
+    if kind != "file" or not colon or not path:
+        raise ValueError(f"--audit must be file:PATH, got {text}")
+    return path
 
 
 def join(pair: tuple[str, int]) -> str:

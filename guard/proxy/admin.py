@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from guard.budgets.base import Budget
+    from guard.model.client import Client
     from guard.policy.plan import RoutePlan
     from guard.ports import State
     from guard.privacy.terms import Act
@@ -54,6 +55,7 @@ def admin_app(
     token: str | None,
     hosts: Iterable[str] = (),
     acts: Callable[[str], tuple[Act, ...]] = lambda _: (),
+    evidence: Callable[[Client], list[Object]] = lambda _: [],
     wall_s: Callable[[], float] = time.time,
     check_timeout_s: float = CHECK_TIMEOUT_S,
 ) -> Starlette:
@@ -68,10 +70,11 @@ def admin_app(
         token: secret that callers must bring; None for none.
         hosts: names beside localhost that the Host header may hold.
         acts: what operators did to a ledger.
+        evidence: what a client's queries look like, route by route.
         wall_s: seconds since the epoch.
         check_timeout_s: how long a readiness check may take.
     """
-    pages = _Pages(plans, metrics, state, clients, acts, wall_s)
+    pages = _Pages(plans, metrics, state, clients, acts, evidence, wall_s)
     readiness = _Readiness(plans, state, upstream_ready, check_timeout_s)
     routes = [
         Route("/healthz", pages.healthz),
@@ -144,6 +147,7 @@ class _Pages:
         state: State,
         clients: RecentClients,
         acts: Callable[[str], tuple[Act, ...]],
+        evidence: Callable[[Client], list[Object]],
         wall_s: Callable[[], float],
     ) -> None:
         self._plans = plans
@@ -151,6 +155,7 @@ class _Pages:
         self._state = state
         self._clients = clients
         self._acts = acts
+        self._evidence = evidence
         self._wall_s = wall_s
 
     async def healthz(self, request: Request) -> Response:
@@ -196,7 +201,7 @@ class _Pages:
                 except StateError as error:
                     # One call that fails is enough to know; the rest would only wait for their time-outs.
                     lost = error.message
-            shown.append(_seen(sighting, budgets))
+            shown.append(_seen(sighting, budgets) | {"evidence": self._evidence(sighting.client)})
             await asyncio.sleep(0)
         body: Object = {"clients": shown, "known": len(self._clients)}
         if lost:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guard.policy.plan import RoutePlan
     from guard.ports import State
     from guard.proxy.exchange import Exchange
+    from guard.proxy.metering import Meters
     from guard.telemetry.metrics import Metrics
 
 
@@ -27,12 +28,14 @@ class Admissions:
         state: the ledgers.
         secret: keys the queries' digests.
         metrics: counts a state that is out of reach.
+        meters: information meters, whose readings close budgets.
     """
 
-    def __init__(self, state: State, secret: bytes, metrics: Metrics) -> None:
+    def __init__(self, state: State, secret: bytes, metrics: Metrics, meters: Meters) -> None:
         self._state = state
         self._secret = secret
         self._metrics = metrics
+        self._meters = meters
         self._dimensions: dict[str, int] = {}
 
     async def admit(self, x: Exchange, client: Client) -> None:
@@ -43,17 +46,23 @@ class Admissions:
             ClientError: 413, the batch can never fit.
             StateError: the state is out of reach.
         """
+        if x.route.metered:
+            x.readings = await self._meters.readings(x.route, client, x.now_s)
         if x.route.watched and x.route.binding:
             # Side by side, so that what only watches costs no second trip to the state.
             await asyncio.gather(self._watch(x, client), self._bind(x, client))
         elif x.route.watched:
             await self._watch(x, client)
-        elif x.route.binding:
+        elif x.route.binding or x.step is not None:
             await self._bind(x, client)
 
     async def _bind(self, x: Exchange, client: Client) -> None:
         """Charge the budgets whose outcome counts."""
-        x.charges = made = self._claims(x, client, x.route.binding)
+        budgets = x.route.binding
+        if x.step is not None and x.step.budgets:
+            # A budget of the ladder's that counts what one of the route's does takes its place.
+            budgets = tuple({budget.name: budget for budget in (*budgets, *x.step.budgets)}.values())
+        x.charges = made = self._claims(x, client, budgets)
         if not made:
             return  # every release is remembered, and nothing else is counted
         x.receipt = await self._state.charge(x.route.ledger, made, x.now_s)
@@ -78,10 +87,10 @@ class Admissions:
         """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
         drawn = None if x.memo is None else x.memo.due()
         if not any(budget.distinct for budget in budgets):
-            return charges(budgets, client, x.rows, 0, None, drawn, x.floors)
+            return charges(budgets, client, x.rows, 0, None, drawn, x.floors, x.readings)
         queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
         seen = digests(self._secret, queries)
-        return charges(budgets, client, x.rows, self._dimension(x.route, queries), seen, drawn, x.floors)
+        return charges(budgets, client, x.rows, self._dimension(x.route, queries), seen, drawn, x.floors, x.readings)
 
     def _dimension(self, route: RoutePlan, queries: Queries) -> int:
         """Return a query's dimension for limits that scale with it.

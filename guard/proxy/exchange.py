@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from guard.detectors.base import Features
 from guard.engine.memo import Memo
 from guard.engine.release import Report
 from guard.errors import GuardError
@@ -12,8 +13,10 @@ from guard.model.client import Client
 from guard.model.exchange import Call, Reply
 from guard.model.ledger import Charge, Receipt
 from guard.model.prediction import Answer
+from guard.policy.detection import RungAction, Step
 from guard.policy.plan import RoutePlan
 from guard.proxy.plans import Active
+from guard.proxy.watched import Watched
 from guard.telemetry.metrics import RouteMetrics
 from guard.wire.base import Endpoint, Reading
 
@@ -50,9 +53,14 @@ class Exchange:
     reading: Reading | None = None
     body: bytes = b""
     floors: Mapping[str, int] = field(default_factory=dict[str, int])
+    readings: Mapping[str, float] = field(default_factory=dict[str, float])
     charges: tuple[Charge, ...] = ()
     receipt: Receipt | None = None
     labels_only: bool = False
+    watched: Watched | None = None
+    features: list[Features] = field(default_factory=list[Features])
+    action: RungAction | None = None
+    step: Step | None = None
     memo: Memo | None = None
     remembered: bool = False
     reply: Reply | None = None

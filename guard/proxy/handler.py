@@ -2,8 +2,8 @@
 
 No logic lives here: phases call codecs, defences, budgets and the engine.
 
-identify -> read -> inspect -> admit -> forward -> read_answer -> release -> render, then `record`, last and always.
-The phases `decide` and `observe` stand in the table of failures and arrive with detection.
+identify -> read -> inspect -> decide -> admit -> forward -> read_answer -> release -> observe -> render, then `record`,
+last and always.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from guard.engine.aggregate import check_sound, combine
 from guard.engine.failures import Phase, outcome
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import PrivateRun, release
-from guard.errors import Denied, GuardError, InvariantError, StateError, UpstreamError
+from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
 from guard.model.client import Client
 from guard.model.exchange import Reply
 from guard.model.ledger import TERMS_CHANGED, Admission
@@ -36,7 +36,10 @@ from guard.proxy.messages import (
     upstream_headers,
     upstream_refusal,
 )
+from guard.proxy.recording import Recording
 from guard.proxy.releases import Releases
+from guard.proxy.watching import Watching
+from guard.telemetry.events import Events
 from guard.telemetry.metrics import Metrics
 from guard.wire.base import Reading
 from guard.wire.body import too_many_rows
@@ -58,10 +61,20 @@ class Handler:
         secret: keys noise and digests, 32 bytes.
         metrics: counters that do not belong to a route.
         clients: recently seen clients, for `/clients`.
+        events: where it is told that a client has reached a step of the ladder; None for the log.
+        recording: what calibration traffic is written to; None for nothing.
     """
 
     def __init__(
-        self, state: State, upstream: Upstreams, clock: Clock, secret: bytes, metrics: Metrics, clients: RecentClients
+        self,
+        state: State,
+        upstream: Upstreams,
+        clock: Clock,
+        secret: bytes,
+        metrics: Metrics,
+        clients: RecentClients,
+        events: Events | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.state = state
         self.upstream = upstream
@@ -72,15 +85,19 @@ class Handler:
         self.marks = Marks(secret)
         self.agreements = Agreements(state)
         self.releases = Releases(state, secret, metrics)
-        self.admission = Admissions(state, secret, metrics)
+        self.watching = Watching(state, clock, secret, metrics, events or Events(None, metrics.audit_dropped))
+        self.admission = Admissions(state, secret, metrics, self.watching.meters)
+        self.recording = recording
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),
             ("read", self.read),
             ("inspect", self.inspect),
+            ("decide", self.decide),
             ("admit", self.admit),
             ("forward", self.forward),
             ("read_answer", self.read_answer),
             ("release", self.release),
+            ("observe", self.observe),
             ("render", self.render),
         )
         self.status: tuple[tuple[Phase, Step], ...] = (("forward", self.forward), ("render", self.render_status))
@@ -135,6 +152,10 @@ class Handler:
         snapped = x.route.inputs.admit(x.reading.queries)
         if snapped is not None:
             x.body = x.route.codec.rewrite(x.reading, snapped)
+
+    def decide(self, x: Exchange) -> Awaitable[None] | None:
+        """Fold the queries into the client's evidence, and place the client on the ladder."""
+        return None if x.route.detection is None else self.watching.decide(x, self.client_of(x))
 
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked; a release that is known costs nothing."""
@@ -217,8 +238,17 @@ class Handler:
         defences = () if x.remembered else x.route.defences
         queries = x.reading.queries.answered_by(x.answer.rows)
         noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, queries, x.route.inputs)
-        x.report = release(defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only, private=private)
+        extra = () if x.step is None else x.step.defences
+        x.report = release(
+            defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only, private=private, extra=extra
+        )
         return None if private is None else self.releases.remember(x)
+
+    def observe(self, x: Exchange) -> Awaitable[None] | None:
+        """Fold the answers into evidence and information meters: what they say binds the client's next request."""
+        if self.recording is not None:
+            self.recording.note(x, self.client_of(x))
+        return None if x.watched is None else self.watching.observe(x, self.client_of(x))
 
     def render(self, x: Exchange) -> Awaitable[None] | None:
         """Write the API's own shape again; in shadow, what the model said."""
@@ -249,6 +279,8 @@ class Handler:
             self.metrics.state_error()
         if error.code in ("unreadable_answer", "too_many_predictions"):
             x.metrics.unreadable()
+        if isinstance(error, ClientError) and x.route.detection is not None:
+            self.watching.offence(x, self.client_of(x))
         if isinstance(error, Denied) and error.code == "budget_spent" and x.receipt is not None:
             x.metrics.refusal(x.charges[x.receipt.binding or 0].budget)
 
@@ -263,7 +295,9 @@ class Handler:
         if not scoring:
             return
         refused = isinstance(x.error, Denied) or (x.receipt is not None and x.receipt.admission is Admission.DENY)
-        metrics.verdict("deny" if refused else "label_only" if x.labels_only else "allow", mode)
+        metrics.verdict(
+            "deny" if refused else "label_only" if x.labels_only else "allow" if x.action is None else x.action, mode
+        )
         if x.report is not None:
             metrics.rows(x.rows)
             metrics.shift(x.report.score_shift_l1)

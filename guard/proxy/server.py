@@ -26,9 +26,12 @@ from guard.proxy.handler import Handler
 from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
 from guard.proxy.plans import Active, Plans
 from guard.proxy.protocol import bounded, sweep_forever
+from guard.proxy.recording import Recording, derived
 from guard.proxy.secret import load_secret
 from guard.state.open import open_state
+from guard.telemetry.events import Events
 from guard.telemetry.metrics import Metrics
+from guard.telemetry.recorder import Recorder
 from guard.upstream.ensemble import Upstreams
 
 log = logging.getLogger("guard")
@@ -72,9 +75,11 @@ class Settings:
         admin: (host, port) of the admin listener, or None for none.
         state: `memory:`, `sqlite:PATH` or `redis://...`.
         secret_file: file that holds the noise secret; None for `GUARD_SECRET` or a generated one.
-        load: loads and compiles the policy.
+        load: loads and compiles the policy; is given the salt of what detectors hash.
         ready: called with the two bound addresses once both listeners accept.
         test_clock: file that moves the wall clock, for the self-test; None in production.
+        audit: file that events are added to; None for the log alone.
+        record: directory that calibration traffic is written to; None for nothing.
     """
 
     upstreams: tuple[tuple[str, str], ...]
@@ -82,9 +87,11 @@ class Settings:
     admin: tuple[str, int] | None
     state: str
     secret_file: Path | None
-    load: Callable[[], Active]
+    load: Callable[[bytes], Active]
     ready: Callable[[tuple[str, int], tuple[str, int] | None], None]
     test_clock: Path | None = None
+    audit: str | None = None
+    record: Path | None = None
 
 
 async def serve(settings: Settings) -> None:
@@ -96,28 +103,29 @@ async def serve(settings: Settings) -> None:
         OSError: an address cannot be bound.
     """
     metrics = Metrics()
-    active = settings.load()
+    secret = load_secret(settings.state, settings.secret_file)
+    salt = derived(secret, b"guard detectors")
+    active = settings.load(salt)
     check_models(active.plan, len(settings.upstreams))
 
     def reloaded(ok: bool, message: str) -> None:
         _reloaded(metrics, plans, ok, message)
         adjust(upstream, plans.current.plan)
+        handler.watching.adopt(plans.current.plan)
         config.timeout_graceful_shutdown = drain_s(plans.current.plan.limits)
 
-    plans = Plans(settings.load, reloaded, active, lambda plan: _accept(plan, upstream, handler))
-    metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
-    for warning in active.plan.warnings:
-        log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
-    for text in active.identity.warnings:
-        log.warning("%s", text)
-    secret = load_secret(settings.state, settings.secret_file)
+    plans = Plans(lambda: settings.load(salt), reloaded, active, lambda plan: _accept(plan, upstream, handler))
+    _announce(active, metrics)
     listener = bind(*settings.listen)
     admin_listener = bind(*settings.admin) if settings.admin is not None else None
     state = open_state(settings.state)
     upstream = open_upstreams(settings.upstreams, active.plan)
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
-    handler = Handler(state, upstream, clock, secret, metrics, clients)
+    events = Events(settings.audit, metrics.audit_dropped)
+    recording = None if settings.record is None else _recording(settings.record, secret)
+    handler = Handler(state, upstream, clock, secret, metrics, clients, events, recording)
+    handler.watching.adopt(active.plan)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = drain_s(active.plan.limits)
@@ -125,15 +133,7 @@ async def serve(settings: Settings) -> None:
     servers = [server.serve(sockets=[listener])]
     stop = [server]
     if admin_listener is not None:
-        # Only a process that shows an admin page pays for importing Starlette.
-        from guard.proxy.admin import admin_app  # noqa: PLC0415
-
-        async def ready() -> bool | str:
-            return await upstream_ready(upstream, plans.current.plan)
-
-        admin = admin_app(plans, metrics, state, ready, clients, token=None, acts=handler.agreements.acts)
-        page = Listener(uvicorn.Config(admin, **COMMON))
-        page.config.timeout_graceful_shutdown = 1
+        page = _admin_page(plans, metrics, state, upstream, handler)
         servers.append(page.serve(sockets=[admin_listener]))
         stop.append(page)
     loop = asyncio.get_running_loop()
@@ -143,6 +143,7 @@ async def serve(settings: Settings) -> None:
     background = [
         asyncio.create_task(plans.watch()),
         asyncio.create_task(sweep_forever(server.server_state.connections)),
+        asyncio.create_task(handler.watching.run()),
     ]
     try:
         await _settle(state, handler, active.plan)
@@ -154,8 +155,54 @@ async def serve(settings: Settings) -> None:
     finally:
         for task in background:
             task.cancel()
-        await upstream.aclose()
-        await state.aclose()
+        await _close(handler, upstream, state)
+
+
+async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
+    """Merge and write what is pending, and let go of everything."""
+    await handler.watching.aclose()
+    await upstream.aclose()
+    await state.aclose()
+    if handler.recording is not None:
+        await handler.recording.recorder.aclose()
+
+
+def _announce(active: Active, metrics: Metrics) -> None:
+    """Show the first policy, and warn of what an operator would regret."""
+    metrics.policy(active.plan.name, active.plan.digest, active.plan.mode)
+    for warning in active.plan.warnings:
+        log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
+    for text in active.identity.warnings:
+        log.warning("%s", text)
+
+
+def _admin_page(plans: Plans, metrics: Metrics, state: State, upstream: Upstreams, handler: Handler) -> Listener:
+    """Return the admin listener's server; only a process that shows a page pays for importing Starlette."""
+    from guard.proxy.admin import admin_app  # noqa: PLC0415
+
+    async def ready() -> bool | str:
+        return await upstream_ready(upstream, plans.current.plan)
+
+    admin = admin_app(
+        plans,
+        metrics,
+        state,
+        ready,
+        handler.clients,
+        token=None,
+        acts=handler.agreements.acts,
+        evidence=handler.watching.of_client,
+    )
+    page = Listener(uvicorn.Config(admin, **COMMON))
+    page.config.timeout_graceful_shutdown = 1
+    return page
+
+
+def _recording(directory: Path, secret: bytes) -> Recording:
+    """Begin to record, and say what is written."""
+    recorder = Recorder(directory, derived(secret, b"guard pseudonyms"))
+    log.warning("%s", recorder.describe())
+    return Recording(recorder, secret)
 
 
 async def _accept(plan: Plan, upstream: Upstreams, handler: Handler) -> None:

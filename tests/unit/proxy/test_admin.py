@@ -284,6 +284,7 @@ class TestClients:
             "requests": 2,
             "rows": 4,
             "routes": ["digits", "gone"],
+            "evidence": [],
         }
         assert [(b["ledger"], b["budget"], b["spent"], b["limit"], b["left"]) for b in budgets] == [
             ("digits", "rows/client/86400s", 4, 10, 6),

@@ -1,0 +1,64 @@
+"""Calibration traffic: what `guard serve --record` takes of each answered request."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from guard.detectors.sketch import Sketch, Sketcher
+
+if TYPE_CHECKING:
+    from guard.model.client import Client
+    from guard.model.queries import Queries
+    from guard.policy.plan import RoutePlan
+    from guard.proxy.exchange import Exchange
+    from guard.telemetry.recorder import Recorder
+
+_MOST_ROWS = 256
+"""Rows of one request that are recorded: a batch of thousands must not hold the loop."""
+
+
+class Recording:
+    """Takes features and top scores of answered requests, and hands them to the recorder.
+
+    Args:
+        recorder: writes them.
+        secret: what salts are derived from; the same for all replicas whose recordings are put together.
+    """
+
+    def __init__(self, recorder: Recorder, secret: bytes) -> None:
+        self.recorder = recorder
+        self._salt = derived(secret, b"guard record")
+        self._sketchers: dict[str, tuple[Sketch, Sketcher]] = {}
+
+    def note(self, x: Exchange, client: Client) -> None:
+        """Record one request that the model has answered."""
+        if x.reading is None or x.answer is None or not x.answer.predictions:
+            return
+        queries = x.reading.queries
+        prediction = x.answer.predictions[0]
+        scores = prediction.scores if prediction.rows is None and len(prediction.scores) == queries.rows else None
+        if queries.rows > _MOST_ROWS:
+            queries = queries.part(0, _MOST_ROWS)
+            scores = None if scores is None else scores[:_MOST_ROWS]
+        sketch, sketcher = self._sketcher(x.route, queries)
+        features, raw = sketcher.features(queries), sketcher.raw(queries)
+        self.recorder.note(x.route.name, sketch, client.name, x.now_s, features, raw, scores)
+
+    def _sketcher(self, route: RoutePlan, queries: Queries) -> tuple[Sketch, Sketcher]:
+        """Return the route's sketch; its first query says what it is where the policy does not."""
+        found = self._sketchers.get(route.name)
+        if found is None:
+            matrix = queries.matrix()
+            salt = self._salt[:16].hex()
+            if matrix is None:
+                sketch = Sketch(kind="text", salt=salt)
+            else:
+                sketch = Sketch(kind="vector", size=matrix.shape[1], salt=salt)
+            found = self._sketchers[route.name] = (sketch, Sketcher(sketch, self._salt))
+        return found
+
+
+def derived(secret: bytes, use: bytes) -> bytes:
+    """Return 32 bytes that are this secret's for one use."""
+    return hashlib.blake2b(secret, digest_size=32, person=use.ljust(16, b"\0")[:16]).digest()
