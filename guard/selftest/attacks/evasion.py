@@ -239,16 +239,21 @@ def straight(judge: Judge, found: Hunt, steps: int = 16) -> float:
 
     It is what the bound is worth: how often no search is needed, but one more input and a few queries.
     """
+    return float(lined(judge, found, steps).mean())
+
+
+def lined(judge: Judge, found: Hunt, steps: int = 16) -> Bools:
+    """Say for which inputs a straight line towards the nearest input of another class wins, shape (n,)."""
     rows = cast("Floats", judge.test_x)
     said = judge.truth(rows).argmax(axis=1)
-    wins = 0
-    for x, y, bound in zip(found.x, found.y, found.bound, strict=True):
+    wins = np.zeros(len(found.x), dtype=np.bool_)
+    for i, (x, y, bound) in enumerate(zip(found.x, found.y, found.bound, strict=True)):
         others = rows[said != y]
         offset = others[int(distances(others - x, found.norm, found.span).argmin())] - x
         most = min(1.0, float(bound / distances(offset[None], found.norm, found.span)[0]))
         line = x + np.linspace(0, most, steps)[1:, None] * offset
-        wins += bool((judge.truth(line).argmax(axis=1) != y).any())
-    return wins / len(found.x)
+        wins[i] = (judge.truth(line).argmax(axis=1) != y).any()
+    return wins
 
 
 def wilson(hits: int, n: int) -> Measure:
