@@ -27,9 +27,11 @@ from guard.model.ledger import TERMS_CHANGED, Admission, Receipt, Spend
 from guard.state.counters import check_charges
 from guard.state.memo import found, kept, slot_of
 from guard.state.redis_durability import SETTINGS, in_words, may_lose
-from guard.state.redis_keys import key_of, memo_key, terms_key, ttl_ms
+from guard.state.redis_keys import key_of, ledger_of, memo_key, terms_key, ttl_ms
 from guard.state.redis_lanes import Lanes
+from guard.state.redis_records import MERGE, MERGE_SHA, MOST_RECORDS, MOST_WEIGHT, Merge, arguments, merge_of, records
 from guard.state.redis_urls import Command, connect, primaries
+from guard.state.tally import check_deltas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,6 +103,7 @@ class RedisState:
         self._releases: Lanes[dict[int, bytes], None] = Lanes(
             self._keep, _bytes_of, _BYTES_A_BATCH, _CALLS_A_BATCH, max_waiting
         )
+        self._merges: Lanes[Merge, Record] = Lanes(self._merge, Merge.weight, MOST_WEIGHT, MOST_RECORDS, max_waiting)
         self._closed = False
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
@@ -155,8 +158,11 @@ class RedisState:
             await self._releases.through(ledger, slots)
 
     async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
-        """Merge counts and marks; see `guard.ports.State`."""
-        raise NotImplementedError
+        """Merge counts and marks; see `guard.ports.State`. A ledger's evidence and marks travel in one lane."""
+        self._check()
+        check_deltas(deltas)
+        ledger = ledger_of(space)
+        return await asyncio.gather(*[self._merges.through(ledger, merge_of(space, delta, now_s)) for delta in deltas])
 
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`. Who only looks has not agreed to them."""
@@ -204,7 +210,8 @@ class RedisState:
     async def aclose(self) -> None:
         """Refuse new calls, wait for those in the lanes, and close the connections."""
         self._closed = True
-        await asyncio.gather(self._charges.drained(), self._recalls.drained(), self._releases.drained())
+        lanes = (self._charges, self._recalls, self._releases, self._merges)
+        await asyncio.gather(*[lane.drained() for lane in lanes])
         await asyncio.gather(*[client.aclose() for client in self._clients])
 
     def _check(self) -> None:
@@ -240,6 +247,16 @@ class RedisState:
         )
         return [None] * len(batch)
 
+    async def _merge(self, ledger: str, batch: list[Merge]) -> list[Record]:
+        """Run the script on a batch of deltas; each knows itself again, so it may be sent twice."""
+        del ledger
+        given = arguments(batch)
+        try:
+            reply = await self._command("EVALSHA", MERGE_SHA, *given)
+        except _UnknownScriptError:
+            reply = await self._command("EVAL", MERGE, *given)
+        return records(reply)
+
     async def _command(self, *args: bytes | str | int) -> Any:  # Any: the reply's type depends on the command
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -251,7 +268,7 @@ class RedisState:
 
 
 class _UnknownScriptError(StateError):
-    """The server has not seen `charge.lua` since it started."""
+    """The server has not seen the script since it started."""
 
 
 def _bytes_of(slots: dict[int, bytes]) -> int:

@@ -85,15 +85,38 @@ def memo_key(ledger: str) -> str:
     return f"guard:{{{_short(ledger)}}}:m"
 
 
-def ledger_in(key: str) -> str | None:
-    """Return the ledger of a key; None for a key that is no ledger's.
+def record_key(space: str, key: str) -> str:
+    """Name a client's record (`e`): a ledger's evidence and marks are on its shard, other spaces have one of their own.
 
-    >>> ledger_in("guard:{digits}:t"), ledger_in("guard:{ping}")
-    ('digits', None)
+    >>> record_key("evidence/digits/0123456789ab", "alice#0"), record_key("marks/digits", "alice")
+    ('guard:{digits}:e|evidence|0123456789ab|alice#0', 'guard:{digits}:e|marks||alice')
+    """
+    kind, _, rest = space.partition("/")
+    part = rest.rpartition("/")[2] if kind == "evidence" else ""
+    return f"guard:{{{_short(ledger_of(space))}}}:e|{_short(kind)}|{_short(part)}|{_short(key)}"
+
+
+def ledger_of(space: str) -> str:
+    """Return the ledger on whose shard a space's records are.
+
+    >>> ledger_of("evidence/digits/0123456789ab"), ledger_of("marks/digits"), ledger_of("other")
+    ('digits', 'digits', 'other')
+    """
+    kind, _, rest = space.partition("/")
+    if kind == "evidence":
+        return rest.rpartition("/")[0]
+    return rest if kind == "marks" else space
+
+
+def ledger_in(key: str) -> str | None:
+    """Return the ledger of a key; None for a key that is no ledger's, such as a client's record.
+
+    >>> ledger_in("guard:{digits}:t"), ledger_in("guard:{ping}"), ledger_in("guard:{digits}:e|marks||alice")
+    ('digits', None, None)
     """
     prefix, _, rest = key.partition("{")
-    name, closed, _ = rest.partition("}:")
-    return _long(name) if prefix == "guard:" and closed else None
+    name, closed, what = rest.partition("}:")
+    return _long(name) if prefix == "guard:" and closed and not what.startswith("e|") else None
 
 
 def ttl_ms(charge: Charge, now_s: float) -> int:

@@ -24,6 +24,8 @@ from guard.model.ledger import Admission, Spend
 from guard.state.counters import Counter, check_charges, escaped, forgotten_after_s, rows_back, settle, take_off
 from guard.state.sqlite_file import Batch, Key, LedgerFile
 from guard.state.sqlite_memo import SqliteMemo
+from guard.state.sqlite_records import MERGED_AT_ONCE, Merge
+from guard.state.tally import check_deltas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +80,7 @@ class SqliteState:
         self._digests: dict[tuple[int, bytes], bool] = {}  # whether it is now paid for
         self._entries: list[tuple[object, ...]] = []
         self._memo = SqliteMemo(self._file, self._thread)
+        self._merges: list[Merge] = []
         self._wanted: set[Key] = set()
         self._pinned: set[Key] = set()  # what the batch under way is to bring or to keep
         self._waiting: list[asyncio.Future[None]] = []
@@ -141,8 +144,18 @@ class SqliteState:
         await self._memo.remember(escaped(ledger), releases)
 
     async def merge(self, space: str, deltas: Sequence[Delta], now_s: float) -> list[Record]:
-        """Merge counts and marks; see `guard.ports.State`."""
-        raise NotImplementedError
+        """Merge counts and marks, and return when that is in the file; see `guard.ports.State`."""
+        check_deltas(deltas)
+        named = [delta._replace(key=escaped(delta.key)) for delta in deltas]
+        records: list[Record] = []
+        for start in range(0, len(named), MERGED_AT_ONCE):
+            self._check()
+            self._now_s = now_s
+            one = Merge(escaped(space), named[start : start + MERGED_AT_ONCE], now_s)
+            self._merges.append(one)
+            await self._written()
+            records += one.records
+        return records
 
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`."""
@@ -255,6 +268,7 @@ class SqliteState:
             self._forgot_at_s = self._now_s
         batch.entries, self._entries = self._entries, []
         batch.memo = self._memo.collect()
+        batch.merges, self._merges = self._merges, []
         self._pinned = self._wanted
         self._changed, self._digests, self._wanted, self._ping = {}, {}, set(), False
         self._batch += 1
@@ -294,6 +308,7 @@ class SqliteState:
         self._mirror.clear()
         self._mirrored_digests = 0
         self._changed, self._digests, self._entries, self._wanted = {}, {}, [], set()
+        self._merges = []
         self._memo.forget()
         self._forgot_at_s = self._now_s
         for future in waiting:

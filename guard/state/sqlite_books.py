@@ -13,7 +13,7 @@ from guard.model.ledger import Account, Entry, Spend
 from guard.state.counters import escaped, forgotten_after_s, unescaped
 from guard.state.sqlite_file import LedgerFile
 from guard.state.sqlite_journal import entries_of
-from guard.state.sqlite_schema import SCHEMA_VERSION, version_of
+from guard.state.sqlite_schema import PRIVACY_VERSION, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -111,7 +111,7 @@ class SqliteBooks:
         try:
             self._db.execute("BEGIN")
             try:
-                yield version_of(self._db, self._path) == SCHEMA_VERSION
+                yield version_of(self._db, self._path) >= PRIVACY_VERSION
             finally:
                 self._db.execute("ROLLBACK")
         except sqlite3.Error as error:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from guard.errors import StateError
 from guard.state.memo import KEY_BYTES
 from guard.state.sqlite_journal import FOLDED_AT_ONCE, entries_of, fold
+from guard.state.sqlite_records import Merge, forget, merge
 from guard.state.sqlite_schema import prepare
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Batch:
         entries: privacy charges and refunds for the journal: (id, event, rows, amount).
         folded: checkpoints of counters that are named anew: (id, event, rows, amount).
         memo: releases to keep: (ledger, slot, held).
+        merges: deltas of clients' records; they take their records with them.
         forget_before_s: drop windows that may be forgotten by then, a bounded number at once; None drops nothing.
         ping: write something in any case.
         wanted: counters to read afterwards.
@@ -62,6 +64,7 @@ class Batch:
     entries: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     folded: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     memo: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    merges: list[Merge] = field(default_factory=list[Merge])
     forget_before_s: int | None = None
     ping: bool = False
     wanted: list[Key] = field(default_factory=list[Key])
@@ -160,10 +163,14 @@ class LedgerFile:
             StateError: nothing of the batch is in the file, or it cannot be read.
         """
         outcome = Outcome({}, {}, False)
-        if batch.spends or batch.memo or batch.ping or batch.forget_before_s is not None:
+        adding = any(one.adds() for one in batch.merges)
+        if batch.spends or batch.memo or batch.ping or adding or batch.forget_before_s is not None:
             with self.transaction(full=bool(batch.entries)):
                 self._write_batch(batch, outcome)
         with self._reading():
+            for one in batch.merges:
+                if not one.adds():
+                    merge(self.db, one)
             outcome.stored = {key: self._read(key) for key in batch.wanted}
         return outcome
 
@@ -176,6 +183,9 @@ class LedgerFile:
         self._write_rows("INSERT INTO checkpoints VALUES", "", batch.folded)
         self._write_rows("INSERT INTO journal (counter, event, rows, amount) VALUES", "", batch.entries)
         self._write_rows("INSERT OR REPLACE INTO memo (ledger, slot, held) VALUES", "", batch.memo)
+        for one in batch.merges:
+            if one.adds():
+                merge(self.db, one)
         self._entered += len(batch.entries)
         if self._entered >= FOLDED_AT_ONCE:
             fold(self.db)
@@ -184,6 +194,7 @@ class LedgerFile:
             self.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'pings'")
         if batch.forget_before_s is not None:
             outcome.dropped, outcome.more = self._forget(batch.forget_before_s)
+            outcome.more |= forget(self.db, batch.forget_before_s)
 
     def _write_rows(self, before: str, after: str, rows: Sequence[tuple[object, ...]]) -> None:
         for start in range(0, len(rows), _ROWS_A_STATEMENT):

@@ -5,6 +5,8 @@
 * `journal` has a row for each privacy charge and refund, oldest first, and only ever grows at its end; `checkpoints`
   holds what its oldest rows came to, by counter and event, once they have been folded away.
 * `terms` holds what a ledger's privacy budgets are kept under, `memo` the remembered releases.
+* `records` holds what is known of each client, packed (`guard.state.tally`): one row is read and written anew with each
+  merge, which costs less than a row for each count.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     import sqlite3
 
 APPLICATION_ID = 0x67756172  # "guar"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+PRIVACY_VERSION = 2
+"""The first that has terms, journals and releases."""
 
 _COUNTERS = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -41,6 +45,13 @@ CREATE TABLE checkpoints (
 CREATE TABLE memo (ledger TEXT NOT NULL, slot INTEGER NOT NULL, held BLOB NOT NULL, UNIQUE (ledger, slot));
 UPDATE meta SET value = 2 WHERE name = 'schema_version';
 """
+_RECORDS = """
+CREATE TABLE records (
+    space TEXT NOT NULL, key TEXT NOT NULL, forgotten_after_s INTEGER NOT NULL, held BLOB NOT NULL,
+    UNIQUE (space, key));
+CREATE INDEX records_forgotten ON records (forgotten_after_s);
+UPDATE meta SET value = 3 WHERE name = 'schema_version';
+"""
 
 
 def version_of(db: sqlite3.Connection, path: str) -> int:
@@ -63,7 +74,7 @@ def version_of(db: sqlite3.Connection, path: str) -> int:
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables that a file does not have yet; a ledger of version 1 keeps everything that is in it.
+    """Make the tables that a file does not have yet; a ledger of an older version keeps everything that is in it.
 
     Raises:
         StateError: as `version_of`.
@@ -72,6 +83,6 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA journal_size_limit = 67108864")
-    missing = [_COUNTERS, _PRIVACY][version:]
+    missing = [_COUNTERS, _PRIVACY, _RECORDS][version:]
     if missing:
         db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; {''.join(missing)} COMMIT;")

@@ -40,6 +40,8 @@ def check_deltas(deltas: Sequence[Delta]) -> None:
             raise InvariantError("a count is out of range")
         if any(not (0 <= mark < MOST_MARK and 0 <= value <= MOST_COUNT) for mark, value in delta.marks.items()):
             raise InvariantError("a mark is out of range")
+        if not 0 <= delta.once <= MOST_COUNT:
+            raise InvariantError("a delta's number is out of range")
 
 
 class Tally:

@@ -102,8 +102,8 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 
 async def test_another_schema_version_is_refused(path: Path) -> None:
     await make(path)
-    query(path, "UPDATE meta SET value = 3 WHERE name = 'schema_version'")
-    with pytest.raises(StateError, match=r"guard\.db has schema version 3; this guard reads version 2"):
+    query(path, "UPDATE meta SET value = 4 WHERE name = 'schema_version'")
+    with pytest.raises(StateError, match=r"guard\.db has schema version 4; this guard reads version 3"):
         SqliteState(str(path))
     query(path, "DROP TABLE meta")
     with pytest.raises(StateError, match="damaged"):

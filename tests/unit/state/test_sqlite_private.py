@@ -205,7 +205,7 @@ async def test_a_ledger_of_version_1_keeps_what_is_in_it_and_takes_privacy(versi
         assert await state.agree("m", b"%d" % number) == b"0"
         await state.aclose()
     assert await entries(version_1) == [(Spend(40, 40), (Entry(EVENT, 4, 40),))]
-    assert query(version_1, "SELECT value FROM meta WHERE name = 'schema_version'") == [(2,)]
+    assert query(version_1, "SELECT value FROM meta WHERE name = 'schema_version'") == [(3,)]
 
 
 async def test_a_ledger_of_version_1_can_be_read_as_it_is(version_1: Path) -> None:
