@@ -115,7 +115,7 @@ class Handler:
                     action, shown = outcome(phase, error, x.route.mode)
                     if not isinstance(error, GuardError):
                         log.exception("bug in phase %s of route %s", phase, x.route.name)
-                    self.count_failure(x, shown)
+                    self.count_failure(x, phase, shown)
                     if action == "refuse":
                         await self.admission.refund(x, error)
                         x.error = shown
@@ -273,13 +273,13 @@ class Handler:
                 else clean_status(x.reply)
             )
 
-    def count_failure(self, x: Exchange, error: GuardError) -> None:
+    def count_failure(self, x: Exchange, phase: Phase, error: GuardError) -> None:
         """Count what failed, whether it was refused or passed over."""
         if isinstance(error, StateError):
             self.metrics.state_error()
         if error.code in ("unreadable_answer", "too_many_predictions"):
             x.metrics.unreadable()
-        if isinstance(error, ClientError) and x.route.detection is not None:
+        if phase in ("read", "inspect") and isinstance(error, ClientError) and x.route.detection is not None:
             self.watching.offence(x, self.client_of(x))
         if isinstance(error, Denied) and error.code == "budget_spent" and x.receipt is not None:
             x.metrics.refusal(x.charges[x.receipt.binding or 0].budget)

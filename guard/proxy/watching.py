@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from guard.defences.label_only import LabelOnly
 from guard.detectors.base import Margins
 from guard.engine.ladder import ACTIONS, Verdict, decide
 from guard.engine.margins import margins
 from guard.errors import Denied, StateError
-from guard.evidence.values import Strength
+from guard.evidence.drift import STALE, drift
+from guard.evidence.values import BINS, Strength, unfield
 from guard.policy.detection import Detection, Rung, Step
 from guard.proxy.marks import Marks
 from guard.proxy.metering import Meters, metered
@@ -26,7 +29,7 @@ from guard.proxy.watched import HotSet, Watched
 from guard.telemetry.metrics import Seen
 
 if TYPE_CHECKING:
-    from guard.model.arrays import Floats
+    from guard.model.arrays import Floats, Ints
     from guard.model.client import Client
     from guard.model.queries import Queries
     from guard.policy.plan import Plan, RoutePlan
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
 
 PIECE = 64
 SYNC_S = 0.5
+_DRIFT_EVERY = 120
+"""Rounds of `SYNC_S` between two looks at drift: a minute."""
+_DRIFT_CLIENTS = 256
+"""Recently seen clients that are looked at."""
 _LN10 = math.log(10.0)
 _LABELS = Step(Rung(false_alarm=0.5, action="degrade", defences=(LabelOnly(),)), None, (LabelOnly(),), ())
 """What degrades a client where the ladder has no step for it."""
@@ -285,9 +292,13 @@ class Watching:
 
     async def run(self) -> None:
         """Merge with the other replicas until cancelled."""
+        rounds = 0
         while True:
             await asyncio.sleep(SYNC_S)
             await self.sync()
+            rounds += 1
+            if rounds % _DRIFT_EVERY == 0:
+                self.look_at_drift()
 
     async def sync(self) -> None:
         """Merge once."""
@@ -299,6 +310,19 @@ class Watching:
         """Merge for the last time, and write what was told."""
         await self.sync()
         self._events.close()
+
+    def look_at_drift(self) -> None:
+        """Compare recent clients with each route's profile, and tell when one has gone stale."""
+        for route in () if self._plan is None else self._plan.routes:
+            if route.detection is None or route.detection.profile is None:
+                continue
+            null = route.detection.setup.null
+            recent = tuple(self.hot.on(route))[-_DRIFT_CLIENTS:]
+            windows = [_windows(watched.tracker.wealth.counts(), len(null.signals)) for watched in recent]
+            found = drift(null.signals, null.mean, windows)
+            before, self._drift[route.name] = self._drift.get(route.name, 0.0), found
+            if found > STALE >= before:
+                self._events.add({"event": "profile_stale", "route": route.name, "drift": round(found, 3)})
 
 
 class _Look:
@@ -326,6 +350,15 @@ def standing_of(marks: Mapping[int, int], now_s: float) -> str | None:
     """
     held = [action for number, action in enumerate(ACTIONS, 1) if marks.get(number, 0) > now_s]
     return held[-1] if held else None
+
+
+def _windows(counts: Mapping[int, int], signals: int) -> Ints:
+    """Return a client's windows by signal and bin, all buckets together, shape (signals, BINS)."""
+    found = np.zeros((signals, BINS), dtype=np.int64)
+    for number, n in counts.items():
+        _, signal, bin_ = unfield(number)
+        found[signal, bin_] += n
+    return found
 
 
 def _of(x: Exchange) -> Detection:

@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from guard import __version__
+from guard.evidence.drift import STALE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,6 @@ SHIFT_BUCKETS_L1: Final = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 """A probability vector is at most 2 away from another."""
 EVIDENCE_BUCKETS: Final = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 METER_BUCKETS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-STALE_DRIFT: Final = 0.25
 MAX_LABELS: Final = 64
 """Label sets of one family and route; what comes beyond is counted as `other`."""
 MAX_ROUTES: Final = 256
@@ -286,7 +286,7 @@ class Census:
     def _stale(self) -> Metric:
         family = GaugeMetricFamily("guard_profile_stale", "1 when the profile is stale.", labels=("route",))
         if self._seen.drift is not None:
-            family.add_metric((self._route,), float(self._seen.drift > STALE_DRIFT))
+            family.add_metric((self._route,), float(self._seen.drift > STALE))
         return family
 
 
