@@ -11,7 +11,7 @@ from guard.defences.base import Defence
 from guard.detectors import DETECTORS
 from guard.detectors.base import Detector
 from guard.detectors.profile import Profile
-from guard.detectors.setup import Setup, make_setup
+from guard.detectors.setup import DEFAULT, Setup, make_setup, unavailable
 from guard.errors import Problem
 from guard.evidence.levels import Level, level
 from guard.evidence.values import Tier
@@ -57,26 +57,8 @@ def chosen(route: Route, profile: Profile | None) -> tuple[tuple[Detector, ...],
     """
     if isinstance(route.detectors, tuple):
         return route.detectors, ()
-    on: list[Detector] = []
-    off: list[tuple[str, str]] = []
-    for kind, spec in DETECTORS.items():
-        if why := missing(spec, route, profile):
-            off.append((kind, why))
-        else:
-            on.append(spec(kind=kind))
-    return tuple(on), tuple(off)
-
-
-def missing(spec: type[Detector], route: Route, profile: Profile | None) -> str:
-    """Return what a detector lacks on a route; empty when it can run."""
-    if profile is not None:
-        return "" if spec.names[0] in profile.references else "the profile was made without it"
-    if spec.profiled:
-        return "needs a profile"
-    bounds = route.inputs is not None and route.inputs.low is not None and route.inputs.high is not None
-    if spec.scaled and not bounds:
-        return "needs the features' scale: a profile, or inputs with low and high"
-    return ""
+    off = unavailable(DEFAULT, profile, route.inputs)
+    return tuple(detector for detector in DEFAULT if detector.kind not in dict(off)), off
 
 
 def detection_of(route: Route, profile: Profile | None, salt: bytes, *, grades: bool) -> Detection | None:
@@ -135,9 +117,9 @@ def _step(rung: Rung, profile: Profile | None, why: dict[str, str], *, grades: b
             reason = "pools are not calibrated" if profile is not None else "no profile"
             found = level(rung.false_alarm, _NO_SUPS, 0, why=reason)
         else:
-            sups = _NO_SUPS if profile is None else profile.sups[rung.tier]
-            horizon = 0 if profile is None else profile.horizon
-            found = level(rung.false_alarm, sups, horizon, why=why[rung.tier])
+            sups, horizon = (_NO_SUPS, 0) if profile is None else (profile.sups[rung.tier], profile.horizon)
+            reason = why[rung.tier] or ("" if len(sups) else "the profile holds no held-out clients")
+            found = level(rung.false_alarm, sups, horizon, why=reason)
     grades = grades and not any(d.leaves_labels and d.mode == "enforce" for d in rung.defences)
     budgets: tuple[Budget, ...] = tuple(b for b in rung.budgets if grades or not b.distinct)
     return Step(rung, found, rung.defences, budgets)

@@ -10,9 +10,9 @@ from guard.defences.base import Defence
 from guard.defences.mechanism import Mechanism
 from guard.detectors import DETECTORS
 from guard.detectors.profile import Profile
+from guard.detectors.setup import unavailable
 from guard.errors import Problem
 from guard.policy.contradictions import below, check_steps
-from guard.policy.detecting import missing
 from guard.policy.detection import Exempt, Rung
 from guard.policy.plan import RoutePlan
 from guard.policy.schema import AnyIdentity, Route
@@ -68,12 +68,13 @@ def _check_detectors(route: Route, profile: Profile | None, at: str) -> list[Pro
     if not isinstance(route.detectors, tuple):
         return []
     problems: list[Problem] = []
+    lacks = dict(unavailable(route.detectors, profile, route.inputs))
     seen: dict[str, int] = {}
     for i, detector in enumerate(route.detectors):
         first = seen.setdefault(detector.kind, i)
         if first != i:
             problems.append(Problem(f"detectors[{first}] is {detector.kind} already", f"{at}[{i}]", hint="keep one"))
-        elif why := missing(type(detector), route, profile):
+        elif why := lacks.get(detector.kind):
             hint = "drop it" if profile is not None else f"{_CALIBRATE}; or detectors: default, which leaves it out"
             problems.append(Problem(f"{detector.kind}: {why}", f"{at}[{i}]", hint=hint))
     return problems

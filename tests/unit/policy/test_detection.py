@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from guard.defences.codebook import Codebook
+from guard.detectors import DETECTORS
+from guard.detectors.base import Sample
 from guard.detectors.profile import Profile, encode
-from guard.detectors.sketch import Sketch
+from guard.detectors.setup import DEFAULT
+from guard.detectors.sketch import Sketch, Sketcher
 from guard.errors import PolicyError, Problem
+from guard.model.queries import Queries
 from guard.policy.compile import compile_policy, digest
+from guard.policy.detection import Detection
 from guard.policy.load import load_plan, load_policy
 from guard.policy.plan import Plan
 from guard.policy.schema import Policy
-from tests.support.profiles import a_profile
+from tests.support.profiles import a_null, a_profile
 
 TODAY = date(2026, 11, 26)
 KEYS = [{"kind": "api_key", "keys_file": "k"}]
@@ -254,3 +260,180 @@ class TestDominated:
     )
     def test_steps_that_do_something_are_not_named(self, defences: list[object]) -> None:
         assert self.warned(defences=defences) == []
+
+
+def fitted(*leave_out: str, clients: int = 0) -> Profile:
+    """Return a profile that detectors can be bound with: learnt of noise, with `clients` held out."""
+    sketch = Sketch(size=3)
+    sketcher = Sketcher(sketch, bytes(16), np.zeros(3), np.ones(3))
+    rng = np.random.default_rng(1)
+    asked = [sketcher.features(Queries(60, rng.normal(size=(60, 3)).tolist())) for _ in range(20)]
+    sample = Sample(asked, [rng.random(60) for _ in asked], 0)
+    on = [detector for detector in DEFAULT if detector.kind not in leave_out]
+    sups = np.linspace(0, 5, clients)
+    return replace(
+        a_profile(),
+        sketch=sketch,
+        references={detector.kind: detector.learn(sample) for detector in on},
+        null=a_null([signal for detector in on for signal in detector.signals()]),
+        sups={"any": sups, "structure": sups / 2},
+        horizon=900,
+    )
+
+
+class TestCompiled:
+    def detection(self, profile: Profile | None = None, **route: object) -> Detection:
+        found = compiled(profile, **route).routes[0].detection
+        assert found is not None
+        return found
+
+    def test_it_is_off_until_something_asks_for_it(self) -> None:
+        assert compiled().routes[0].detection is None
+
+    def test_a_profile_alone_alerts_at_a_calibrated_level(self) -> None:
+        detection = self.detection(fitted(clients=2000))
+        (step,) = detection.ladder
+        assert (step.rung.action, str(step.level)) == ("alert", "calibrated(0.01, 2000 clients, 900 queries)")
+        assert step.level is not None
+        assert step.level.threshold == pytest.approx(4.95, abs=0.01)
+        assert (detection.off, detection.clip_mean) == ((), 1.25)
+        assert {signal.detector for signal in detection.setup.null.signals} == set(DETECTORS)
+
+    @pytest.mark.parametrize(
+        ("clients", "left_out", "route", "why"),
+        [
+            (0, (), {}, "the profile holds no held-out clients"),
+            (98, (), {}, "98 held-out clients, 99 are needed"),
+            (2000, (), {"detectors": [{"kind": "mahalanobis"}]}, "the profile was calibrated with other detectors"),
+            (2000, (), {"ladder": [{**ALERT, "over": "group"}]}, "pools are not calibrated"),
+        ],
+    )
+    def test_a_level_is_nominal_with_its_reason(
+        self, clients: int, left_out: tuple[str, ...], route: dict[str, object], why: str
+    ) -> None:
+        plan = compiled(fitted(*left_out, clients=clients), **route)
+        detection = plan.routes[0].detection
+        assert detection is not None
+        assert str(detection.ladder[0].level) == f"nominal(0.01): {why}"
+        told = [w.message for w in plan.warnings]
+        assert any(why in message for message in told) == ("pools" not in why)
+
+    def test_a_tier_that_runs_as_it_was_calibrated_keeps_its_level(self) -> None:
+        structure = [{"kind": kind} for kind, spec in DETECTORS.items() if spec.tier == "structure"]
+        ladder = self.detection(fitted(clients=2000), detectors=structure, ladder=[ALERT, DENY]).ladder
+        assert [str(step.level)[:7] for step in ladder] == ["nominal", "calibra"]
+
+    def test_offences_have_no_level(self) -> None:
+        (step,) = self.detection(fitted(), ladder=[{"tier": "protocol", "count": 5, "action": "deny"}]).ladder
+        assert step.level is None
+
+    def test_what_the_profile_was_made_without_is_off_and_warned_of(self) -> None:
+        profile = fitted("low_margin", clients=2000)
+        plan = compiled(profile)
+        detection = plan.routes[0].detection
+        assert detection is not None
+        assert detection.off == (("low_margin", "the profile was made without it"),)
+        assert str(detection.ladder[0].level).startswith("calibrated")
+        assert "detectors are off: low_margin: the profile was made without it" in [w.message for w in plan.warnings]
+        (problem,) = problems(profile, detectors=[{"kind": "repeats"}, {"kind": "low_margin"}])
+        assert (problem.path, problem.hint) == ("routes[0].detectors[1]", "drop it")
+
+    def test_a_named_detector_that_needs_a_profile_is_refused_without_one(self) -> None:
+        named = [{"kind": "repeats"}, {"kind": "mahalanobis"}, {"kind": "near_duplicates"}]
+        found = problems(detectors=named)
+        assert [p.path for p in found] == ["routes[0].detectors[1]", "routes[0].detectors[2]"]
+        assert "needs a profile" in found[0].message
+
+    def test_a_detector_is_named_once(self) -> None:
+        (problem,) = problems(fitted(), detectors=[{"kind": "repeats"}, {"kind": "repeats"}])
+        assert problem.path == "routes[0].detectors[1]"
+
+    def test_a_profile_that_cannot_be_bound_is_refused(self) -> None:
+        (problem,) = problems(a_profile())
+        assert problem.path == "routes[0].profile"
+        assert problem.message.startswith("the profile does not fit: ")
+
+    def test_exceptions_leave_the_signals_of_their_detectors_out(self) -> None:
+        entries = [
+            {**EXEMPT, "skip": ["near_duplicates"]},
+            {**EXEMPT, "skip": ["repeats"], "until": "2026-11-26", "reason": "batches"},
+            {**EXEMPT, "client": "bob"},
+        ]
+        detection = self.detection(fitted(), exceptions=entries)
+        signals = detection.setup.null.signals
+        now = datetime(2026, 11, 26, 23, 59, 59, tzinfo=UTC).timestamp()
+        both, one = (detection.excepted("alice", now_s) for now_s in (now, now + 1))
+        assert both is not None
+        assert one is not None
+        assert {signals[i].detector for i in both.signals} == {"near_duplicates", "repeats"}
+        assert {signals[i].detector for i in one.signals} == {"near_duplicates"}
+        everything = detection.excepted("bob", now)
+        assert everything is not None
+        assert len(everything.signals) == len(signals)
+
+    def test_an_unknown_detector_to_skip_gets_a_suggestion(self) -> None:
+        (problem,) = problems(fitted(), exceptions=[{**EXEMPT, "skip": ["repeat"]}])
+        assert problem.hint.startswith("did you mean repeats?")
+
+    def test_an_exception_that_has_ended_is_warned_of(self) -> None:
+        entries = [{**EXEMPT, "until": "2026-11-26"}, {**EXEMPT, "client": "bob", "until": "2026-11-25"}]
+        plan = compiled(fitted(clients=2000), exceptions=entries)
+        assert [w.path for w in plan.warnings if "exceptions" in w.path] == ["routes[0].exceptions[1].until"]
+
+    def test_defences_are_made_of_the_profiles_answers(self) -> None:
+        profile = replace(fitted(), answers=np.array([[0.81, 0.19], [0.3, 0.7]]))
+        book = {"kind": "codebook"}
+        plan = compiled(profile, defences=[{"kind": "codebook"}], ladder=[{**DEGRADE, "defences": [book]}]).routes[0]
+        assert plan.detection is not None
+        for defence in (plan.defences[0], plan.detection.ladder[0].defences[0]):
+            assert isinstance(defence, Codebook)
+            assert sorted(defence.book.words.ravel().tolist()) == [0.19, 0.3, 0.7, 0.81]
+
+    def test_defences_that_cannot_do_without_answers_say_so(self) -> None:
+        book = {"kind": "codebook"}
+        (problem,) = problems(defences=[LABELS, book])
+        assert problem.path == "routes[0].defences[1]"
+        (problem,) = problems(ladder=[{**DEGRADE, "defences": [book]}])
+        assert problem.path == "routes[0].ladder[0].defences[0]"
+        assert "guard calibrate" in problem.hint
+
+    def test_labels_degrade_only_where_answers_carry_more(self) -> None:
+        assert self.detection(fitted()).labels
+        assert not self.detection(fitted(), defences=[LABELS]).labels
+        assert not self.detection(fitted(), outputs={"kind": "value"}).labels
+
+    def test_budgets_of_a_step_that_leaves_labels_count_no_graded_answers(self) -> None:
+        budgets = [{"kind": "information", "window": "1h"}, {"kind": "rows", "limit": 9, "window": "1h"}]
+        rungs = [{**DEGRADE, "budgets": budgets}, {**DEGRADE, "tier": "structure", "budgets": budgets, "defences": []}]
+        plan = compiled(fitted(), ladder=rungs).routes[0]
+        assert plan.detection is not None
+        assert [len(step.budgets) for step in plan.detection.ladder] == [1, 2]
+        assert plan.scales
+
+
+class TestWarnings:
+    def warned(self, identity: bool = True, **route: object) -> list[Problem]:
+        said = policy(profile=True, **route)
+        if not identity:
+            said = said.model_copy(update={"identity": ()})
+        return list(compile_policy(said, profiles={"p": fitted(clients=9999)}, today=TODAY).warnings)
+
+    def test_a_sound_ladder_has_none(self) -> None:
+        assert self.warned(ladder=[ALERT, DEGRADE, {**THROTTLE, "false_alarm": 2e-4}, DENY]) == []
+
+    def test_a_milder_action_that_asks_for_more_evidence(self) -> None:
+        (warning,) = self.warned(ladder=[DEGRADE, {**ALERT, "false_alarm": 5e-4}])
+        assert warning.path == "routes[0].ladder[1]"
+        counted = {"tier": "protocol", "action": "deny", "count": 5}
+        (warning,) = self.warned(ladder=[counted, {**counted, "action": "alert", "count": 9}])
+        assert warning.path == "routes[0].ladder[1]"
+
+    def test_a_ladder_over_bare_addresses(self) -> None:
+        (warning,) = self.warned(identity=False, ladder=[ALERT, DENY])
+        assert warning.path == "routes[0].ladder[1]"
+        assert "degraded where others would be denied" in warning.message
+        assert self.warned(identity=False, ladder=[ALERT]) == []
+
+    def test_a_degradation_that_changes_nothing(self) -> None:
+        (warning,) = self.warned(defences=[LABELS], ladder=[DEGRADE])
+        assert warning.path == "routes[0].ladder[0].defences[0]"
