@@ -7,9 +7,15 @@ n >= 1/alpha - 1 and holds for whatever null if clients are exchangeable, up to 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
+
 from guard.model.arrays import Floats
+
+_SLACK = 1e-9
+"""So that 0.01 * 300 is 3."""
 
 
 class Level(NamedTuple):
@@ -48,5 +54,21 @@ def level(alpha: float, sups: Floats, horizon: int, *, why: str = "") -> Level:
         sups: greatest ln e of each held-out honest client, any order; empty without a profile.
         horizon: queries that these streams reach to.
         why: why it is nominal whatever `sups` says (other detectors than the profile's); empty otherwise.
+
+    Raises:
+        ValueError: alpha is not in (0, 1).
+
+    Source: Vovk, Gammerman and Shafer (2005), ch. 2 (the rank of an exchangeable newcomer is uniform).
     """
-    raise NotImplementedError
+    if not 0 < alpha < 1:
+        raise ValueError(f"a level is between 0 and 1, not {alpha}")
+    nominal = -math.log(alpha)
+    n = len(sups)
+    above = math.floor(alpha * (n + 1) + _SLACK)  # of n + 1 exchangeable clients, this many may lie above
+    if not why and above < 1:
+        why = f"{n} held-out clients, {math.ceil(1 / alpha - _SLACK) - 1} are needed" if n else "no profile"
+    if why:
+        return Level(alpha, nominal, why=why)
+    order = float(np.sort(np.where(np.isnan(sups), np.inf, sups))[n - above])
+    # Evidence is of counts, so clients tie: reaching the level must mean passing the order statistic, not equalling it.
+    return Level(alpha, max(nominal, math.nextafter(order, math.inf)), n, horizon)
