@@ -12,14 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from guard.calibrate.read import ClientLog
-from guard.detectors.base import Bound, Features, Margins, Past
-from guard.detectors.index import Index
-from guard.engine.tracker import after
+from guard.detectors.base import Bound, Features, Margins
+from guard.detectors.stream import Stream
 from guard.evidence.values import WINDOW
 from guard.model.arrays import Floats
 
 _ROWS = 256
 """Rows at a time: what a detector makes of a batch is what it makes of its rows one by one."""
+
+
+_FAR = 1e6
+"""Where a sketcher cuts standardised numbers off."""
 
 
 class View(NamedTuple):
@@ -52,7 +55,7 @@ def view(log: ClientLog, mean: Floats, scale: Floats) -> View:
         mean: of the sketch, shape (m,).
         scale: likewise.
     """
-    vectors = None if log.raw is None else (log.raw.astype(np.float64) - mean) / scale
+    vectors = None if log.raw is None else np.clip((log.raw.astype(np.float64) - mean) / scale, -_FAR, _FAR)
     return View(Features(log.keys, vectors, vectors is not None), log.margins)
 
 
@@ -67,22 +70,12 @@ def signals(queries: Sequence[Bound], answers: Sequence[Bound], client: View) ->
     Returns:
         Shapes (n, s) and (r, s').
     """
-    index, past = Index(1 + sum(bound.columns for bound in queries)), Past(0, np.zeros(0), None, None)
-    found: list[Floats] = []
-    for start in range(0, len(client.features.keys), _ROWS):
-        features = client.part(start, start + _ROWS).features
-        keys = [features.keys[:, :1], *(bound.keys(features) for bound in queries)]
-        hits = index.look(np.concatenate(keys, axis=1))
-        measured: list[Floats] = []
-        column = 1
-        for bound in queries:
-            measured.append(bound.measure(features, hits[:, 0], hits[:, column : column + bound.columns], past))
-            column += bound.columns
-        past = after(past, features.vectors)
-        found.append(np.concatenate(measured, axis=1))
+    stream = Stream(queries)
+    starts = range(0, len(client.features.keys), _ROWS)
+    asked = np.concatenate([stream.ask(client.part(start, start + _ROWS).features) for start in starts])
     known = Margins(client.known())
     said = [bound.measure_answers(known) for bound in answers]
-    return np.concatenate(found), np.concatenate(said, axis=1) if said else np.zeros((len(known.margin), 0))
+    return asked, np.concatenate(said, axis=1) if said else np.zeros((len(known.margin), 0))
 
 
 def means(rows: Floats) -> Floats:
