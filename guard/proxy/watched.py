@@ -276,6 +276,8 @@ class HotSet:
                 watched.learn_counts(record)
             elif owed is watched.standing:
                 self._learn_standing(watched, record, now_s)
+            if owed or watched.tracker.pending:  # counted meanwhile, or behind what was sent again
+                self.touched(watched)
 
     def _learn_standing(self, watched: Watched, record: Record, now_s: float) -> None:
         before = watched.epoch
@@ -292,8 +294,10 @@ class HotSet:
             await self.sync(self._clock.wall_s())
 
     async def aclose(self, now_s: float) -> None:
-        """Merge what is pending, for the last time."""
-        await self.sync(now_s)
+        """Merge what is pending, for the last time; twice, since behind what is sent again there may be more."""
+        for _ in range(2):
+            if self._due or len(self.outbox):
+                await self.sync(now_s)
 
 
 def _name(route: RoutePlan, client: str) -> Name:
