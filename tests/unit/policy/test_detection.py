@@ -12,18 +12,16 @@ import pytest
 
 from guard.defences.codebook import Codebook
 from guard.detectors import DETECTORS
-from guard.detectors.base import Sample
 from guard.detectors.profile import Profile, encode
-from guard.detectors.setup import DEFAULT
-from guard.detectors.sketch import Sketch, Sketcher
+from guard.detectors.sketch import Sketch
 from guard.errors import PolicyError, Problem
-from guard.model.queries import Queries
 from guard.policy.compile import compile_policy, digest
 from guard.policy.detection import Detection
 from guard.policy.load import load_plan, load_policy
 from guard.policy.plan import Plan
 from guard.policy.schema import Policy
-from tests.support.profiles import a_null, a_profile
+from tests.support.fitted import fitted
+from tests.support.profiles import a_profile
 
 TODAY = date(2026, 11, 26)
 KEYS = [{"kind": "api_key", "keys_file": "k"}]
@@ -260,25 +258,6 @@ class TestDominated:
     )
     def test_steps_that_do_something_are_not_named(self, defences: list[object]) -> None:
         assert self.warned(defences=defences) == []
-
-
-def fitted(*leave_out: str, clients: int = 0) -> Profile:
-    """Return a profile that detectors can be bound with: learnt of noise, with `clients` held out."""
-    sketch = Sketch(size=3)
-    sketcher = Sketcher(sketch, bytes(16), np.zeros(3), np.ones(3))
-    rng = np.random.default_rng(1)
-    asked = [sketcher.features(Queries(60, rng.normal(size=(60, 3)).tolist())) for _ in range(20)]
-    sample = Sample(asked, [rng.random(60) for _ in asked], 0)
-    on = [detector for detector in DEFAULT if detector.kind not in leave_out]
-    sups = np.linspace(0, 5, clients)
-    return replace(
-        a_profile(),
-        sketch=sketch,
-        references={detector.kind: detector.learn(sample) for detector in on},
-        null=a_null([signal for detector in on for signal in detector.signals()]),
-        sups={"any": sups, "structure": sups / 2},
-        horizon=900,
-    )
 
 
 class TestCompiled:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from guard.defences.base import Batch, Defence, Randomness
+from guard.detectors.profile import encode
 from guard.errors import PolicyError, Problem, StateError
 from guard.model.outputs import Kind
 from guard.proxy.dry_run import dry_run
 from guard.proxy.load import load_active
 from guard.proxy.plans import Active, Plans, said, signatures
+from tests.support.fitted import fitted
 
 POLICY = """version: 1
 name: {name}
@@ -261,6 +263,50 @@ class TestWatch:
             await until(lambda: len(bench.said) == 2)
         assert bench.said[1][0] is True
 
+    async def test_a_profile_that_vanishes_leaves_the_last_good_one_in_force(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        profile = tmp_path / "digits.profile"
+        profile.write_bytes(encode(fitted()))
+        bench.write(text("first") + "    profile: digits.profile\n")
+        plans = bench.plans()
+        before = plans.current
+        async with watched(plans):
+            profile.rename(tmp_path / "away")
+            await until(lambda: bool(bench.said))
+            await looks()
+            ((ok, message),) = bench.said
+            assert not ok
+            assert f"{bench.file}:9: routes[0].profile: cannot read the profile {profile}" in message
+            assert plans.current is before
+            assert plans.current.plan.routes[0].detection is not None
+            profile.write_bytes(encode(replace(fitted(), horizon=901)))
+            await until(lambda: plans.current is not before)
+        assert bench.said[-1][0]
+        assert plans.current.plan.digest != before.plan.digest
+
+    async def test_a_damaged_profile_leaves_the_last_good_one_in_force(self, bench: Bench, tmp_path: Path) -> None:
+        profile = tmp_path / "digits.profile"
+        profile.write_bytes(encode(fitted()))
+        bench.write(text("first") + "    profile: digits.profile\n")
+        plans = bench.plans()
+        before = plans.current
+        profile.write_bytes(profile.read_bytes()[:-9])
+        ok, message = await plans.reload()
+        assert not ok
+        assert "damaged" in message
+        assert plans.current is before
+
+    async def test_a_profile_that_a_bad_policy_names_is_watched_too(self, bench: Bench, tmp_path: Path) -> None:
+        plans = bench.plans()
+        async with watched(plans):
+            bench.write(text("second") + "    profile: digits.profile\n")
+            await until(lambda: bool(bench.said))
+            assert plans.current.plan.name == "first"
+            (tmp_path / "new").write_bytes(encode(fitted()))
+            (tmp_path / "new").rename(tmp_path / "digits.profile")
+            await until(lambda: plans.current.plan.name == "second")
+
     async def test_a_file_that_a_bad_policy_names_is_watched_too(self, bench: Bench, tmp_path: Path) -> None:
         plans = bench.plans()
         keys = tmp_path / "keys"
@@ -321,6 +367,23 @@ class TestDryRun:
         bench.write(text("first") + "    inputs: {kind: vector, size: 3, low: 0, high: 1, step: 0.1}\n")
         active = bench.load()
         dry_run(active.plan, active.identity)
+
+    def test_detection_is_tried(self, bench: Bench, tmp_path: Path) -> None:
+        (tmp_path / "digits.profile").write_bytes(encode(fitted()))
+        rung = "{false_alarm: 1e-3, action: degrade, defences: [{kind: label_only}]}"
+        bench.write(text("first") + f"    profile: digits.profile\n    ladder: [{rung}]\n")
+        active = bench.load()
+        dry_run(active.plan, active.identity)
+        (route,) = active.plan.routes
+        assert route.detection is not None
+        (step,) = route.detection.ladder
+        for found in (
+            replace(route.detection, ladder=(replace(step, defences=(Raises(),)),)),
+            replace(route.detection, setup=replace(route.detection.setup, query_signals=1)),
+        ):
+            plan = replace(active.plan, routes=(replace(route, detection=found),))
+            with pytest.raises(PolicyError, match="the route cannot run"):
+                dry_run(plan, active.identity)
 
 
 class TestActive:
