@@ -26,7 +26,7 @@ from guard.policy.contradictions import (
 )
 from guard.policy.detecting import calibrate, detection_of
 from guard.policy.detection import Detection
-from guard.policy.detection_checks import check_detection, warn_detection
+from guard.policy.detection_checks import check_detection, check_meters, warn_detection
 from guard.policy.dominated import warn_dominated
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
 from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, steps, terms_of
@@ -73,8 +73,9 @@ def compile_policy(
             problems.append(Problem(f"two routes are called {route.name}", f"{at}.name", hint="names are unique"))
         names.add(route.name)
         found = check_route(route, at, policy.mode) + check_detection(route, profile, at)
-        route, uncalibrated = (route, []) if given is not route else calibrate(route, profile, at)
-        found += uncalibrated
+        if given is route:
+            route, uncalibrated = calibrate(route, profile, at)
+            found += uncalibrated + check_meters(route, profile, at)
         codec = _codec(route, at, api, found)
         problems += found
         if codec is not None and not found:
@@ -202,7 +203,7 @@ def _route(
     route: Route, parent: Mode, codec: Codec, api: str, made: Made, detection: Detection | None, *, grades: bool
 ) -> RoutePlan:
     mode = route.mode or parent
-    budgets = tuple(b for b in made.budgets if grades or not b.distinct)
+    budgets = tuple(b.on(route.outputs) for b in made.budgets if grades or not b.distinct)
     more = [b for step in (detection.ladder if detection else ()) for b in step.budgets]
     return RoutePlan(
         name=route.name,

@@ -78,7 +78,7 @@ def detection_of(route: Route, profile: Profile | None, salt: bytes, *, grades: 
     detectors, off = chosen(route, profile)
     setup = make_setup(detectors, profile, route.inputs, salt)
     why = {tier: _nominal(tier, detectors, profile) for tier in ("any", "structure")}
-    ladder = tuple(_step(rung, profile, why, grades=grades) for rung in route.ladder or DEFAULT_LADDER)
+    ladder = tuple(_step(rung, route, profile, why, grades=grades) for rung in route.ladder or DEFAULT_LADDER)
     exempt: dict[str, tuple[Exemption, ...]] = {}
     for entry in route.exceptions:
         exempt[entry.client] = (*exempt.get(entry.client, ()), _exemption(entry, setup))
@@ -110,7 +110,7 @@ def _in(tier: Tier, of: str) -> bool:
     return of in ("any", tier)
 
 
-def _step(rung: Rung, profile: Profile | None, why: dict[str, str], *, grades: bool) -> Step:
+def _step(rung: Rung, route: Route, profile: Profile | None, why: dict[str, str], *, grades: bool) -> Step:
     found: Level | None = None
     if rung.tier != "protocol" and rung.false_alarm is not None:
         if rung.over != "client":
@@ -121,7 +121,7 @@ def _step(rung: Rung, profile: Profile | None, why: dict[str, str], *, grades: b
             reason = why[rung.tier] or ("" if len(sups) else "the profile holds no held-out clients")
             found = level(rung.false_alarm, sups, horizon, why=reason)
     grades = grades and not any(d.leaves_labels and d.mode == "enforce" for d in rung.defences)
-    budgets: tuple[Budget, ...] = tuple(b for b in rung.budgets if grades or not b.distinct)
+    budgets: tuple[Budget, ...] = tuple(b.on(route.outputs) for b in rung.budgets if grades or not b.distinct)
     return Step(rung, found, rung.defences, budgets)
 
 

@@ -64,6 +64,19 @@ def misfits(profile: Profile, route: Route) -> list[str]:
     return found
 
 
+def check_meters(route: Route, profile: Profile | None, at: str) -> list[Problem]:
+    """Return what information meters lack: held-out queries to read them on."""
+    if profile is not None and len(profile.held_out) and len(profile.held_out_top):
+        return []
+    lacks = "and there is none" if profile is None else "and this one holds none that were answered"
+    message = f"the meter is read on a profile's held-out queries, {lacks}"
+    return [
+        Problem(message, f"{at}.budgets[{i}]", hint=_CALIBRATE)
+        for i, budget in enumerate(route.budgets)
+        if budget.needs_profile
+    ]
+
+
 def _check_detectors(route: Route, profile: Profile | None, at: str) -> list[Problem]:
     if not isinstance(route.detectors, tuple):
         return []
@@ -154,6 +167,9 @@ def _check_means(rung: Rung, route: Route, at: str) -> list[Problem]:
         first = seen.setdefault(budget.name, i)
         if isinstance(budget, Privacy):
             message = "a privacy budget cannot come and go"
+            problems.append(Problem(message, here, hint="put it in the route's budgets"))
+        elif budget.needs_profile:
+            message = "a meter reads everything that is answered, and cannot come and go"
             problems.append(Problem(message, here, hint="put it in the route's budgets"))
         elif budget.name in own:
             message = f"the route's budgets[{own[budget.name]}] counts {budget.name} already"

@@ -106,7 +106,7 @@ def _title(model: type[BaseModel], kind: str | None) -> str:
     if kind is None:
         return {"Policy": "The policy"}.get(model.__name__, model.__name__)
     group = model.__module__.split(".")[1]
-    word = {"defences": "Defence", "budgets": "Budget"}.get(group, "Identity")
+    word = {"defences": "Defence", "budgets": "Budget", "detectors": "Detector"}.get(group, "Identity")
     return f"{word} `{kind}`"
 
 
@@ -142,6 +142,8 @@ def _type(value: dict[str, Any]) -> str:  # Any: JSON Schema
         return "one of " + ", ".join(f"`{kind}`" for kind in value["discriminator"]["mapping"])
     if "const" in value or "enum" in value:
         return ", ".join(f"`{word}`" for word in value.get("enum", [value.get("const")]))
+    if value.get("format") == "date":
+        return "date (`2026-12-31`)"
     if value.get("type") == "array":
         return f"list of {_type(value['items'])}"
     return _SIMPLE[str(value["type"])] + _bounds(value)

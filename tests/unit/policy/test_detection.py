@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -416,3 +416,52 @@ class TestWarnings:
     def test_a_degradation_that_changes_nothing(self) -> None:
         (warning,) = self.warned(defences=[LABELS], ladder=[DEGRADE])
         assert warning.path == "routes[0].ladder[0].defences[0]"
+
+
+class TestWithoutProfile:
+    """The structure tier runs on what Guard ships."""
+
+    def test_what_needs_a_profile_is_off_and_told(self) -> None:
+        plan = compiled(ladder=[ALERT])
+        detection = plan.routes[0].detection
+        assert detection is not None
+        assert {s.detector for s in detection.setup.null.signals} == {"repeats", "one_feature_varied", "line_walk"}
+        assert dict(detection.off)["mahalanobis"] == "needs a profile"
+        assert "inputs with size, low and high" in dict(detection.off)["near_duplicates"]
+        assert str(detection.ladder[0].level) == "nominal(0.01): no profile"
+        (warning,) = plan.warnings
+        assert warning.path == "routes[0].ladder"
+        assert "mahalanobis needs a profile" in warning.message
+        assert "guard calibrate" in warning.hint
+
+    def test_a_declared_domain_gives_a_scale(self) -> None:
+        plan = compiled(detectors="default", inputs={"size": 3, "low": 0, "high": 1})
+        assert plan.routes[0].detection is not None
+        assert "near_duplicates" not in dict(plan.routes[0].detection.off)
+        (warning,) = plan.warnings
+        assert warning.path == "routes[0].detectors"
+
+
+class TestMeters:
+    METER: ClassVar[dict[str, Any]] = {"kind": "information", "meter": 0.9, "window": "24h", "per": "client"}
+
+    def test_they_need_held_out_queries(self) -> None:
+        (problem,) = problems(budgets=[self.METER])
+        assert problem.path == "routes[0].budgets[0]"
+        unanswered = replace(fitted(), held_out=np.zeros((0, 3)), held_out_top=np.zeros(0, dtype=np.int64))
+        (problem,) = problems(unanswered, budgets=[self.METER])
+        assert "this one holds none" in problem.message
+        assert compiled(fitted(), budgets=[self.METER]).routes[0].metered
+
+    def test_they_do_not_come_and_go(self) -> None:
+        (problem,) = problems(fitted(), ladder=[{**DEGRADE, "budgets": [self.METER]}])
+        assert problem.path == "routes[0].ladder[0].budgets[0]"
+
+    def test_equations_are_those_of_the_outputs(self) -> None:
+        unknown = {"kind": "information", "parameters": 650, "window": "1h"}
+        outputs = {"classes": list("abcdefghij")}
+        rung = {"false_alarm": 0.001, "action": "degrade", "budgets": [{**unknown, "window": "2h"}]}
+        route = compiled(outputs=outputs, budgets=[unknown], ladder=[rung]).routes[0]
+        assert route.detection is not None
+        for budget in (route.budgets[0], route.detection.ladder[0].budgets[0]):
+            assert budget.limit_for(64) == int(650 / 9 / 3)

@@ -11,6 +11,7 @@ import pytest
 
 from guard.budgets import BUDGETS
 from guard.defences import DEFENCES
+from guard.detectors import DETECTORS
 from guard.policy.reference import arguments, json_schema, markdown, models
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +29,7 @@ def test_every_key_of_every_model_is_explained() -> None:
 
 def test_every_kind_has_a_section() -> None:
     text = markdown()
-    for kind in [*DEFENCES, *BUDGETS, "api_key", "jwt", "address"]:
+    for kind in [*DEFENCES, *BUDGETS, *DETECTORS, "api_key", "jwt", "address"]:
         assert f"`{kind}`\n" in text
 
 
@@ -40,11 +41,30 @@ def test_the_schema_carries_meanings_and_requires_a_kind() -> None:
     assert schema["required"] == []
 
 
+def test_the_schema_knows_detection() -> None:
+    schema: dict[str, Any] = json_schema()
+    route = schema["$defs"]["Route"]["properties"]
+    assert {"profile", "detectors", "ladder", "exceptions"} <= route.keys()
+    assert {option.get("const") for option in route["detectors"]["anyOf"]} >= {"default"}
+    assert schema["$defs"]["Rung"]["properties"]["action"]["enum"] == ["alert", "degrade", "throttle", "deny"]
+    assert schema["$defs"]["Exempt"]["required"] == ["client", "until", "reason"]
+    assert "kind" in schema["$defs"]["Mahalanobis"]["required"]
+
+
+def test_detection_reads_well() -> None:
+    text = markdown()
+    assert "| `until` | date (`2026-12-31`) | required |" in text
+    assert "| `detectors` | `default` or list of one of `feature_marginals`, " in text
+    assert "## Detector `repeats`" in text
+
+
 def test_an_inherited_key_is_explained_by_the_base() -> None:
     assert "UTC-aligned" in arguments(BUDGETS["rows"])["window"]
 
 
-@pytest.mark.parametrize("module", ["suggest", "yamlmap", "problems", "reference", "plan", "compile"])
+@pytest.mark.parametrize(
+    "module", ["suggest", "yamlmap", "problems", "reference", "plan", "compile", "detection_words"]
+)
 def test_doctests_hold(module: str) -> None:
     result = doctest.testmod(import_module(f"guard.policy.{module}"))
     assert not result.failed
