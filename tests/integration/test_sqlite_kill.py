@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guard.errors import StateError
+from guard.model.evidence import Delta
 from guard.model.ledger import Charge
 from guard.state.sqlite import SqliteState
 
@@ -40,6 +41,25 @@ async def loop(state, which):
 async def main():
     state = SqliteState(sys.argv[1], max_mirrored=500)
     await asyncio.gather(*[loop(state, which) for which in range(8)])
+
+asyncio.run(main())
+"""
+
+
+# Four loops merge one count at a time into two clients' records, and say so as soon as the merge has returned.
+MERGES = f"""
+import asyncio, os, sys
+from guard.model.evidence import Delta
+from guard.state.sqlite import SqliteState
+
+async def loop(state, which):
+    for i in range({MOST}):
+        await state.merge("evidence/m/f", [Delta(f"{{which % 2}}#0", {{which: 1}})], {NOW_S})
+        os.write(1, f"{{which}}\\n".encode())
+
+async def main():
+    state = SqliteState(sys.argv[1])
+    await asyncio.gather(*[loop(state, which) for which in range(4)])
 
 asyncio.run(main())
 """
@@ -87,3 +107,25 @@ def check(path: str, confirmed: list[int], digests: list[bytes]) -> None:
         await state.aclose()
 
     asyncio.run(go())
+
+
+def test_kill_9_forgets_no_evidence_that_was_confirmed(tmp_path: Path) -> None:
+    path = str(tmp_path / "guard.db")
+    confirmed = [0, 0, 0, 0]
+
+    async def merged() -> list[int]:
+        state = SqliteState(path)
+        records = await state.merge("evidence/m/f", [Delta("0#0"), Delta("1#0")], NOW_S)
+        await state.aclose()
+        return [records[which % 2].counts[which] for which in range(4)]
+
+    for number in range(2):
+        with subprocess.Popen([sys.executable, "-c", MERGES, path], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(CONFIRMED_A_ROUND)]
+            os.kill(process.pid, signal.SIGKILL)
+            lines += process.stdout.readlines()
+        for line in lines:
+            confirmed[int(line)] += 1
+        for had, has in zip(confirmed, asyncio.run(merged()), strict=True):
+            assert had <= has <= had + number + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guard.errors import StateError
+from guard.model.evidence import Delta, Record
 from guard.model.ledger import Admission, Charge, Spend
 from guard.state.memory import MemoryState
 
@@ -56,3 +57,40 @@ async def test_a_new_query_is_refused_when_the_state_is_full_and_a_repeat_is_not
     assert (await state.charge("m", [graded(1, 2, 3)], 0.0)).spends == (Spend(3, 3),)
     await state.refund("m", charges, receipt, 0.0)
     assert (await state.charge("m", [graded(3, 4, 5)], 0.0)).spends == (Spend(3, 3),)
+
+
+async def counted(state: MemoryState, key: str, now_s: float = 0.0) -> Record:
+    (record,) = await state.merge("evidence/m/f", [Delta(key)], now_s)
+    return record
+
+
+async def test_records_not_added_to_for_longest_are_forgotten_first_and_marks_do_not_make_room_for_counts() -> None:
+    state = MemoryState(evidence_bytes=5000, marks_bytes=5000)
+    await state.merge("marks/m", [Delta("denied", {0: 1}, marks={4: 99})], 0.0)
+    for i in range(100):
+        await state.merge("evidence/m/f", [Delta(f"c{i}#0", {1: 1}), Delta("busy#0", {1: 1})], 0.0)
+    kept = [i for i in range(100) if (await counted(state, f"c{i}#0")).counts]
+    assert kept == list(range(100 - len(kept), 100))
+    assert 5 < len(kept) < 15
+    assert (await counted(state, "busy#0")).counts == {1: 100}
+    (denied,) = await state.merge("marks/m", [Delta("denied")], 0.0)
+    assert (denied.counts, denied.marks) == ({0: 1}, {4: 99})
+
+
+async def test_marks_are_bounded_too() -> None:
+    state = MemoryState(evidence_bytes=5000, marks_bytes=5000)
+    for i in range(100):
+        await state.merge("marks/m", [Delta(f"c{i}", marks={4: 99})], 0.0)
+    held = [r.marks for r in await state.merge("marks/m", [Delta(f"c{i}") for i in range(100)], 0.0)]
+    assert 5 < sum(map(bool, held)) < 15
+    assert held[-1] == {4: 99}
+
+
+async def test_what_a_record_takes_is_given_back_when_it_grows_or_goes() -> None:
+    state = MemoryState(evidence_bytes=5000)
+    for i in range(400):
+        await state.merge("evidence/m/f", [Delta("one#0", {i: 1})], 0.0)
+    assert len((await counted(state, "one#0")).counts) == 400
+    await state.merge("evidence/m/f", [Delta("two#0", {1: 1})], 40 * DAY_S)
+    assert (await counted(state, "two#0", 40 * DAY_S)).counts == {1: 1}
+    assert not (await counted(state, "one#0", 40 * DAY_S)).counts

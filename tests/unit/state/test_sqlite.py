@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guard.errors import StateError
+from guard.model.evidence import Delta
 from guard.model.ledger import Admission, Charge, Spend
 from guard.state.sqlite import SqliteState
 
@@ -265,4 +266,46 @@ async def test_two_scopes_larger_than_the_mirror_do_not_push_each_other_out_for_
             await state.spend("m", client, NOW_S)  # one is there, the other is not
             receipt = await state.charge("m", [client, group], NOW_S)
             assert receipt.spends == (Spend(20, 20), Spend(20, 20))
+    await state.aclose()
+
+
+# -- clients' records --------------------------------------------------------------------------------------------------
+
+KEPT_S = 30 * 86_400
+
+
+async def test_records_that_were_not_added_to_for_a_month_leave_the_file(path: Path) -> None:
+    state = SqliteState(str(path))
+    await state.merge("marks/m", [Delta(f"c{i}", {1: 1}) for i in range(600)], NOW_S)
+    await state.merge("marks/m", [Delta("later", {1: 1})], NOW_S + KEPT_S)
+    await state.merge("marks/m", [Delta("later", {1: 1})], NOW_S + KEPT_S + 1)
+    await state.ping()
+    await state.aclose()
+    assert query(path, "SELECT key FROM records") == [("later",)]
+
+
+async def test_a_read_of_records_writes_nothing(path: Path) -> None:
+    state = SqliteState(str(path))
+    await state.merge("marks/m", [Delta("a", {1: 1})], NOW_S)
+    before = (
+        query(path, "SELECT total_changes(), (SELECT count(*) FROM records)"),
+        path.with_name("guard.db-wal").stat(),
+    )
+    await state.merge("marks/m", [Delta("a"), Delta("b")], NOW_S)
+    after = query(path, "SELECT total_changes(), (SELECT count(*) FROM records)"), path.with_name("guard.db-wal").stat()
+    assert (before[0], before[1].st_size, before[1].st_mtime_ns) == (after[0], after[1].st_size, after[1].st_mtime_ns)
+    await state.aclose()
+
+
+async def test_a_merge_that_fails_has_added_nothing(path: Path) -> None:
+    state = SqliteState(str(path))
+    await state.merge("marks/m", [Delta("a", {1: 1})], NOW_S)
+    query(path, "ALTER TABLE records RENAME TO hidden")
+    with pytest.raises(StateError):
+        await state.merge("marks/m", [Delta("a", {1: 1})], NOW_S)
+    with pytest.raises(StateError):
+        await state.merge("marks/m", [Delta("a")], NOW_S)
+    query(path, "ALTER TABLE hidden RENAME TO records")
+    (record,) = await state.merge("marks/m", [Delta("a", {1: 1})], NOW_S)
+    assert record.counts == {1: 2}
     await state.aclose()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guard.errors import StateError
+from guard.model.evidence import Delta
 from guard.model.ledger import Charge, Entry, Spend
 from guard.state.sqlite import SqliteState
 from guard.state.sqlite_books import SqliteBooks
@@ -206,6 +207,24 @@ async def test_a_ledger_of_version_1_keeps_what_is_in_it_and_takes_privacy(versi
         await state.aclose()
     assert await entries(version_1) == [(Spend(40, 40), (Entry(EVENT, 4, 40),))]
     assert query(version_1, "SELECT value FROM meta WHERE name = 'schema_version'") == [(3,)]
+
+
+async def test_a_ledger_of_version_2_keeps_what_is_in_it_and_takes_records(path: Path) -> None:
+    state = SqliteState(str(path))
+    await state.charge("m", [plain(), private(2)], NOW_S)
+    await state.agree("m", b"terms")
+    await state.aclose()
+    query(path, "DROP TABLE records")
+    query(path, "UPDATE meta SET value = 2 WHERE name = 'schema_version'")
+    books = SqliteBooks(str(path), write=False)
+    assert (await books.ledgers(), await books.terms("m"), len(await books.accounts("m"))) == (["m"], b"terms", 2)
+    await books.aclose()
+    state = SqliteState(str(path))
+    (record,) = await state.merge("marks/m", [Delta("a", {1: 1}, {4: 9})], NOW_S)
+    assert (record.counts, record.marks) == ({1: 1}, {4: 9})
+    assert await state.agree("m", b"others") == b"terms"
+    await state.aclose()
+    assert query(path, "SELECT value FROM meta WHERE name = 'schema_version'") == [(3,)]
 
 
 async def test_a_ledger_of_version_1_can_be_read_as_it_is(version_1: Path) -> None:
