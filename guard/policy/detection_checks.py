@@ -210,12 +210,17 @@ def warn_detection(
         return []
     warnings: list[Problem] = []
     if detection.profile is None:
-        off = "; ".join(f"{kind} {why}" for kind, why in detection.off)
+        off = _by_reason(detection.off)
         message = "without a profile signals of what honest clients ask are off" + (f": {off}" if off else "")
         warnings.append(Problem(message, f"{at}.{_given(route)}", hint=_CALIBRATE))
     elif detection.off:
-        off = "; ".join(f"{kind}: {why}" for kind, why in detection.off)
-        warnings.append(Problem(f"detectors are off: {off}", f"{at}.profile", hint="guard calibrate makes a new one"))
+        warnings.append(
+            Problem(
+                f"detectors are off: {_by_reason(detection.off)}",
+                f"{at}.profile",
+                hint="guard calibrate makes a new one",
+            )
+        )
     for i, step in enumerate(detection.ladder):
         if detection.profile is not None and step.level is not None and step.rung.over == "client" and step.level.why:
             hint = "more honest clients in guard calibrate, or a larger false_alarm"
@@ -227,6 +232,11 @@ def warn_detection(
             message = f"the exception of {entry.client} has ended on {entry.until}"
             warnings.append(Problem(message, f"{at}.exceptions[{i}].until", hint="drop it, or set a new date"))
     return warnings
+
+
+def _by_reason(off: tuple[tuple[str, str], ...]) -> str:
+    reasons = dict.fromkeys(why for _, why in off)
+    return "; ".join(f"{', '.join(kind for kind, of in off if of == why)} ({why})" for why in reasons)
 
 
 def _given(route: Route) -> str:

@@ -19,6 +19,7 @@ from guard.model.client import Client
 from guard.model.domain import Inputs
 from guard.model.outputs import Kind, Outputs
 from guard.policy.compile import compile_policy
+from guard.policy.guarantee import MEANING, UNSEEN, WHERE_IT_ENDS
 from guard.policy.plan import Plan
 from guard.policy.schema import Policy
 
@@ -401,3 +402,40 @@ def test_a_step_is_told_in_one_line() -> None:
     assert first_sentence("Keeps k. More.") == "Keeps k."
     assert costs("Keeps k.\n\nCosts: much of\nit. Does nothing.") == "Costs: much of it."
     assert costs("Keeps k.") == ""
+
+
+LADDER = [
+    {"false_alarm": 0.01},
+    {"tier": "structure", "false_alarm": 0.001, "action": "degrade", "defences": [{"kind": "label_only"}]},
+    {"tier": "protocol", "count": 9, "action": "throttle", "rows_per_minute": 6, "hold": "90m"},
+]
+
+
+def test_detection_says_what_runs_and_what_it_leads_to() -> None:
+    assert follow(plan()).detection is None
+    exempt = {"client": "alice", "skip": ["repeats"], "until": "2026-12-31", "reason": "a scan"}
+    words = follow(plan({"ladder": LADDER, "exceptions": [exempt]})).detection
+    assert words is not None
+    assert ("repeats", "structure") in words.on
+    assert ("mahalanobis", "needs a profile") in words.off
+    assert words.profile.startswith("no profile")
+    assert [(rule.when, rule.level, rule.action) for rule in words.ladder] == [
+        ("one client's evidence", "nominal(0.01): no profile", "alert"),
+        ("one client's evidence of structure", "nominal(0.001): no profile", "degrade"),
+        ("offences against the protocol", "9 in an hour", "throttle"),
+    ]
+    assert words.exceptions == ("alice: without repeats until 2026-12-31: a scan",)
+
+
+def test_levels_stand_beside_where_they_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "policy.yaml").write_text(POLICY + f"    ladder: {json.dumps(LADDER)}\n")
+    told = run(capsys, "--policy", str(folder / "policy.yaml"), "--path", "/v2/models/m/infer")["detection"]
+    assert told["levels_end"] == list(WHERE_IT_ENDS)
+    assert told["ladder"][1]["means"][0]["kind"] == "label_only"
+    assert main(["explain", "--policy", str(folder / "policy.yaml"), "--path", "/v2/models/m/infer"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in (MEANING, UNSEEN, *WHERE_IT_ENDS, "throttle: 6 rows", "90m", "nominal(0.001): no", "off: mahalanobis"):
+        assert " ".join(said.split()) in shown
+    assert (
+        run(capsys, "--policy", str(folder / "policy.yaml"), "--path", "/v2/models/digits/infer")["detection"] is None
+    )

@@ -313,7 +313,7 @@ class TestCompiled:
         assert detection is not None
         assert detection.off == (("low_margin", "the profile was made without it"),)
         assert str(detection.ladder[0].level).startswith("calibrated")
-        assert "detectors are off: low_margin: the profile was made without it" in [w.message for w in plan.warnings]
+        assert "detectors are off: low_margin (the profile was made without it)" in [w.message for w in plan.warnings]
         (problem,) = problems(profile, detectors=[{"kind": "repeats"}, {"kind": "low_margin"}])
         assert (problem.path, problem.hint) == ("routes[0].detectors[1]", "drop it")
 
@@ -431,7 +431,7 @@ class TestWithoutProfile:
         assert str(detection.ladder[0].level) == "nominal(0.01): no profile"
         (warning,) = plan.warnings
         assert warning.path == "routes[0].ladder"
-        assert "mahalanobis needs a profile" in warning.message
+        assert "kernel_mean, low_margin (needs a profile)" in warning.message
         assert "guard calibrate" in warning.hint
 
     def test_a_declared_domain_gives_a_scale(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from guard.budgets.privacy import Privacy
+from guard.detectors.profile import Profile, encode
 from guard.errors import PolicyError, Problem
 from guard.policy.load import load_plan
 from guard.policy.plan import Plan, RoutePlan
+from tests.support.fitted import fitted
 
 CLAIM = "privacy: {claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, records: 60000}"
 OUTPUTS = "outputs: {kind: probabilities, classes: [a, b, c]}"
@@ -242,3 +246,32 @@ def test_the_fingerprint_follows_what_a_release_depends_on(tmp_path: Path) -> No
     assert fingerprint(NOISE, CLAIM) == same
     assert fingerprint(NOISE.replace("20", "21"), CLAIM) != same
     assert fingerprint(NOISE, CLAIM.replace("records", "model_version: v2, records")) != same
+
+
+def test_under_a_claim_what_detection_reads_is_part_of_the_statement(tmp_path: Path) -> None:
+    unwatched = route(tmp_path, CLAIM, OUTPUTS, NOISE, BUDGET)
+    watched = route(tmp_path, CLAIM, OUTPUTS, NOISE, BUDGET, "ladder: [{false_alarm: 0.01}]")
+    assert not any("watched" in line for line in unwatched.statement)
+    (said,) = [line for line in watched.statement if "watched" in line]
+    assert "never by what the models said before the mechanism" in said
+    assert "profile" not in said
+    (tmp_path / "made.profile").write_bytes(
+        encode(replace(fitted(), held_out_top=np.zeros(5, dtype=np.int64), answers=np.zeros((0, 0))))
+    )
+    profiled = route(tmp_path, CLAIM, OUTPUTS, NOISE, BUDGET, "profile: made.profile")
+    assert any("Assumes that the profile" in line for line in profiled.statement)
+
+
+def test_releases_are_remembered_apart_for_defences_of_another_profile(tmp_path: Path) -> None:
+    def fingerprint(profile: Profile, *steps: str) -> bytes:
+        made = replace(profile, held_out_top=np.zeros(5, dtype=np.int64), answers=np.array([[0.5, 0.3, 0.2]] * 9))
+        (tmp_path / "made.profile").write_bytes(encode(made))
+        noise = NOISE.replace("]", "".join(f", {step}" for step in steps) + "]")
+        private = route(tmp_path, CLAIM, OUTPUTS, noise, BUDGET, "profile: made.profile").private
+        assert private is not None
+        return private.fingerprint
+
+    one, other = fitted(), replace(fitted(), horizon=901)
+    grid = "{kind: grid}"
+    assert fingerprint(one, grid) == fingerprint(one, grid) != fingerprint(other, grid)
+    assert fingerprint(one) == fingerprint(other)
