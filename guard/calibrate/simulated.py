@@ -199,14 +199,15 @@ def _vary(of: Domain, run: Rows, rng: np.random.Generator) -> None:
     """Vary one feature of a run's rows, or one word, in place."""
     donors = of.rows[rng.integers(len(of.rows), size=len(run))]
     if of.kind != "text":
-        column = int(rng.integers(run.shape[1]))
+        width: int = run.shape[1]
+        column = int(rng.integers(width))
         run[:, column] = donors[:, column]
         return
     place: float = rng.random()
     texts: list[tuple[str, str]] = list(zip(run.tolist(), donors.tolist(), strict=True))
     for i, (own, other) in enumerate(texts):
         words, more = own.split(), other.split()
-        words[int(float(place) * len(words))] = more[int(rng.integers(len(more)))]
+        words[int(place * len(words))] = more[int(rng.integers(len(more)))]
         run[i] = " ".join(words)
 
 

@@ -183,11 +183,14 @@ class Recorder:
         start = 0
         while start < len(notes):
             width, classes = _shape(notes[start])
-            end = start + 1
-            while end < len(notes) and notes[end].sketch == notes[start].sketch:
+            # A write is a small part of a file, so that files end near where they should.
+            room = max(1, self._max_file_bytes // 8 // record_type(width, classes).itemsize)
+            end, rows = start + 1, len(notes[start].keys)
+            while end < len(notes) and notes[end].sketch == notes[start].sketch and rows < room:
                 more = _shape(notes[end])
                 if (more[0] and not width) or (more[1] and not classes):
                     break
+                rows += len(notes[end].keys)
                 end += 1
             self._write(route, notes[start:end], width, classes)
             start = end
