@@ -105,6 +105,8 @@ def evidence(known: Terms, counts: Ints) -> Floats:
         Shape (k, S).
     """
     k, signals = counts.shape[:2]
+    if not signals:
+        return np.zeros((k, 0))
     totals = counts.sum(axis=2)
     every = np.concatenate([counts, totals[:, :, None]], axis=2)
     over = bool(every.size and every.max() > MOST)

@@ -148,7 +148,7 @@ class Wealth:
 
     def spoke(self, most: int = 3) -> list[tuple[int, float]]:
         """Return the signals that say most, with ln e of their best start, largest first; only those above 0."""
-        best = self._by_start().max(axis=0)
+        best = self._by_start().max(axis=0, initial=0.0)
         order = np.argsort(-best, kind="stable")[:most]
         return [(int(s), float(best[s])) for s in order if best[s] > 0]
 
