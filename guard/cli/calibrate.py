@@ -78,7 +78,7 @@ def _calibrate(args: argparse.Namespace, output: Path, curves: Path | None) -> i
 
     try:
         logs = read_logs([Path(path) for path in args.recordings], args.route)
-        sketch, image = _image(logs.sketch, args.image)
+        sketch, image = image_of(logs.sketch, args.image)
         profile, findings = _make(args, logs, sketch, image=image)
         data = encode(profile)
     except PoisonedLogs as error:
@@ -101,7 +101,7 @@ def _calibrate(args: argparse.Namespace, output: Path, curves: Path | None) -> i
     return Exit.OK
 
 
-def _image(sketch: Sketch, text: str | None) -> tuple[Sketch, bool]:
+def image_of(sketch: Sketch, text: str | None) -> tuple[Sketch, bool]:
     """Return the sketch with an image's shape, where that makes the same numbers, and whether queries are images.
 
     Raises:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from guard.detectors.base import Reference
 from guard.detectors.packed import Damaged, floats, ints, mapping, pack, pack_null, unpack, unpack_null
-from guard.detectors.sketch import WIDTH, Sketch
+from guard.detectors.sketch import Sketch
 from guard.evidence.null import Null
 from guard.model.arrays import Floats, Ints
 
@@ -40,7 +40,7 @@ class Profile:
         name: the route that it was recorded on.
         made: when, ISO 8601, UTC.
         sketch: how queries become vectors.
-        mean: of the sketch, shape (m,).
+        mean: of the sketch, shape (m,); of length 0 when the recordings had none, and so is what follows.
         scale: its standard deviation, at least a millionth of the largest, shape (m,).
         references: what each detector learnt, by kind; the keys are the detectors that the null was fitted with.
         null: what honest clients look like; signals in the order of `DETECTORS`, queries' before answers'.
@@ -160,7 +160,7 @@ def _profile(content: Mapping[str, object], digest: str) -> Profile:
     sketch = _sketch(content.get("sketch"))
     mean = floats(content.get("mean"), "mean", None)
     width = len(mean)
-    if width > WIDTH or (sketch.kind == "vector" and sketch.size is not None and width != min(sketch.size, WIDTH)):
+    if width not in (0, sketch.width):
         raise Damaged(f"mean has {width} numbers, which the sketch does not make")
     scale = floats(content.get("scale"), "scale", width)
     if (scale <= 0).any():
