@@ -26,6 +26,8 @@ WORDS = re.findall(
     step fields outputs kind defences top_k k round decimals noise scale grid levels budgets rows limit
     window then per information graded_answers env file keys_file value upstream_headers balanced
     open_inference shadow enforce deny label_only vector 24h 1 0 -1 1.5 1e3 .inf .nan ~ true
+    profile detectors default repeats mahalanobis ladder tier structure protocol over group all client false_alarm
+    count action alert degrade throttle hold rows_per_minute exceptions skip until reason 2026-12-31 codebook
     """,
 )
 SCALARS = st.sampled_from(WORDS) | st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_size=8)
@@ -46,6 +48,25 @@ def specs(kinds: list[str], keys: str) -> st.SearchStrategy[list[dict[str, objec
     return st.lists(st.fixed_dictionaries({"kind": st.sampled_from(kinds)}, optional=scalars(keys)), max_size=3)
 
 
+MEANS = specs(["label_only", "top_k", "codebook", "dp_laplace"], "k noise_multiplier mode")
+RUNGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "tier": st.sampled_from(["any", "structure", "protocol"]),
+        "over": st.sampled_from(["client", "group", "all"]),
+        "action": st.sampled_from(["alert", "degrade", "throttle", "deny"]),
+        "false_alarm": st.sampled_from([1e-2, 1e-3]) | SCALARS,
+        "count": st.integers(-1, 9) | SCALARS,
+        "hold": st.sampled_from(["1h", 60]) | SCALARS,
+        "defences": MEANS,
+        "budgets": specs(["rows", "information", "privacy"], "limit window epsilon delta meter"),
+        "rows_per_minute": st.integers(-1, 9) | SCALARS,
+    },
+)
+EXCEPTIONS = st.fixed_dictionaries(
+    {"client": st.sampled_from("ab"), "reason": st.just("r"), "until": st.dates().map(str) | SCALARS},
+    optional={"skip": st.lists(st.sampled_from(["repeats", "line_walk", "nope"]), max_size=2)},
+)
 ROUTES = st.fixed_dictionaries(
     {},
     optional={
@@ -65,6 +86,16 @@ ROUTES = st.fixed_dictionaries(
         "budgets": specs(["rows", "information"], "limit window then per hard_limit graded_answers"),
     },
 )
+DETECTING = st.fixed_dictionaries(
+    {"version": st.just(1)},
+    optional={
+        "profile": SCALARS,
+        "outputs": st.fixed_dictionaries({"kind": st.sampled_from(["probabilities", "logits", "labels", "value"])}),
+        "detectors": st.just("default") | specs(["repeats", "mahalanobis", "line_walk"], "mode"),
+        "ladder": st.lists(RUNGS, max_size=4),
+        "exceptions": st.lists(EXCEPTIONS, max_size=2),
+    },
+).map(lambda route: {"version": route.pop("version"), "routes": [route]})
 POLICIES = st.fixed_dictionaries({"version": st.just(1), "routes": st.lists(ROUTES, min_size=1, max_size=3)}) | VALUES
 
 
@@ -97,6 +128,12 @@ def test_any_bytes_give_a_policy_or_a_policy_error(data: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(POLICIES)
 def test_any_data_gives_a_policy_or_a_policy_error(data: object) -> None:
+    load(yaml.safe_dump(data, allow_unicode=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(DETECTING)
+def test_any_words_on_detection_give_a_policy_or_a_policy_error(data: object) -> None:
     load(yaml.safe_dump(data, allow_unicode=True))
 
 

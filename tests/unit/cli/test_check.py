@@ -91,6 +91,21 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert bad["digest"] is None
 
 
+def test_detection_is_summed_up_and_its_regrets_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ladder = "[{false_alarm: 1e-2}, {tier: structure, false_alarm: 1e-3, action: deny}]"
+    ended = "[{client: alice, skip: [repeats], until: 2020-01-01, reason: a scan}]"
+    path = write(tmp_path, FINE + f"    ladder: {ladder}\n    exceptions: {ended}\n")
+    assert main(["check", path]) == 0
+    out = capsys.readouterr().out
+    assert "| ladder alert > deny" in out
+    assert f"{path}:9: warning: routes[0].ladder: without a profile" in out
+    assert f"{path}:10: warning: routes[0].exceptions[0].until: the exception of alice has ended" in out
+    assert main(["check", "--format", "json", path]) == 0
+    ((told,),) = [result["routes"] for result in json.loads(capsys.readouterr().out)]
+    assert told["levels"] == ["alert: nominal(0.01): no profile", "deny: nominal(0.001): no profile"]
+    assert told["off"]["mahalanobis"] == "needs a profile"
+
+
 def test_contradictions_are_found_as_the_server_finds_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = FINE.replace("[{kind: round, decimals: 2}]", "[{kind: round, decimals: 2}, {kind: noise, scale: .1}]")
     assert main(["check", write(tmp_path, text)]) == 2
