@@ -20,6 +20,7 @@ from math import ceil
 from typing import NamedTuple
 
 from guard.evidence.values import Strength
+from guard.model.evidence import NOTHING
 from guard.policy.detection import Detection, RungAction, Step
 
 EPOCH, METER = 0, 5
@@ -42,6 +43,10 @@ class Verdict(NamedTuple):
     step: Step | None
     entered: tuple[Step, ...]
     marks: Mapping[int, int]
+
+
+_UNKNOWN = Strength()
+_ALLOWED = Verdict(None, None, (), NOTHING)
 
 
 def epoch(marks: Mapping[int, int], now_s: float) -> int:
@@ -77,11 +82,13 @@ def decide(
         deniable: False for a bare address, which many may share: it is degraded where others are denied.
     """
     changed: dict[int, int] = {}
-    begun = epoch(marks, now_s)
+    begun = epoch(marks, now_s) if marks else 0
     if begun > marks.get(EPOCH, 0):
         changed[EPOCH] = begun
         strengths = {over: strength for over, strength in strengths.items() if over != "client"}
     reached = [step for step in detection.ladder if _reaches(step, strengths, offences)]
+    if not reached and not marks:
+        return _ALLOWED
     until = {action: marks.get(mark, 0) for mark, action in enumerate(ACTIONS, 1)}
     entered = tuple(step for step in reached if until[step.rung.action] <= now_s)
     for step in reached:
@@ -98,7 +105,7 @@ def _reaches(step: Step, strengths: Mapping[str, Strength], offences: int) -> bo
     rung = step.rung
     if step.level is None:
         return rung.count is not None and offences >= rung.count
-    strength = strengths.get(rung.over, Strength())
+    strength = strengths.get(rung.over, _UNKNOWN)
     return (strength.structure if rung.tier == "structure" else strength.any) >= step.level.threshold
 
 
