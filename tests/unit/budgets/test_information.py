@@ -105,7 +105,7 @@ def test_the_charge_is_the_worse_of_reading_and_equations() -> None:
 
 def test_a_meter_needs_probabilities_and_room_above_its_margin() -> None:
     assert paths(Information(meter=0.9), Outputs(kind="logits")) == ["then", "meter"]
-    assert paths(Information(meter=0.3)) == ["meter"]
+    assert paths(Information(meter=MARGIN)) == ["meter"]
     assert paths(Information(meter=0.9)) == []
 
 

@@ -7,6 +7,7 @@ from guard.budgets.information import Information
 from guard.budgets.rows import Rows
 from guard.engine.admit import TEXT_DIMENSION, charges, decision, digests, dimension_of
 from guard.errors import ClientError, Denied
+from guard.evidence.meter import MARGIN
 from guard.model.client import Client
 from guard.model.ledger import Admission, Receipt, Spend
 from guard.model.outputs import Outputs
@@ -98,13 +99,14 @@ def test_durations() -> None:
 
 
 METERED = Information(graded_answers=5, meter=0.9, window=3600)
+FULL = 0.9 - MARGIN
 
 
 def test_a_reading_closes_the_budget_of_its_scope_and_no_other() -> None:
     budgets = (METERED, Information(graded_answers=5, meter=0.9, per="group"), Rows(limit=9))
-    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": 0.6, "client:bob": 1.0})
+    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": FULL, "client:bob": 1.0})
     assert [charge.limit for charge in made] == [0, 5, 9]
-    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": 0.59, "group:acme": 0.6})
+    made = charges(budgets, CLIENT, 1, 4, (b"a",), readings={"client:ann": FULL - 0.01, "group:acme": FULL})
     assert [charge.limit for charge in made] == [5, 0, 9]
     assert charges((Information(graded_answers=5),), CLIENT, 1, 4, (b"a",), readings={"client:ann": 1.0})[0].limit == 5
 
@@ -114,7 +116,7 @@ async def test_a_closed_budget_leaves_labels_for_repeats_too_and_spends_nothing(
     digests_seen = (b"a" * 16,)
     paid = await state.charge("m", charges((METERED,), CLIENT, 1, 4, digests_seen), 0.0)
     assert paid.spends[0] == Spend(1, 1)
-    closed = charges((METERED,), CLIENT, 1, 4, digests_seen, readings={"client:ann": 0.7})
+    closed = charges((METERED,), CLIENT, 1, 4, digests_seen, readings={"client:ann": FULL})
     receipt = await state.charge("m", closed, 0.0)
     assert decision(receipt, closed, 0.0)
     assert receipt.spends[0] == Spend(1, 2)
@@ -125,7 +127,7 @@ async def test_a_closed_budget_leaves_labels_for_repeats_too_and_spends_nothing(
 
 async def test_a_closed_budget_that_denies_does_not_say_try_again() -> None:
     budget = Information(graded_answers=5, meter=0.9, window=3600, then="deny")
-    closed = charges((budget,), CLIENT, 1, 4, (b"a" * 16,), readings={"client:ann": 0.7})
+    closed = charges((budget,), CLIENT, 1, 4, (b"a" * 16,), readings={"client:ann": FULL})
     receipt = await MemoryState().charge("m", closed, 0.0)
     with pytest.raises(Denied) as caught:
         decision(receipt, closed, 0.0)
