@@ -18,8 +18,8 @@ WHERE_IT_ENDS: tuple[str, ...] = (
     "a change upstream of how features are made, named or ordered",
     "retries, caches and test suites whose queries reach Guard under several clients' names",
     "calibration logs that held an attack",
-    "fewer than 1/a held-out clients: then the level is nominal; clients that were made up by shifting real ones count"
-    " among them, and are only as good as the shifts",
+    "fewer than 1/a held-out clients: then the level is nominal, and shifted copies of clients, which calibration makes"
+    " of half of them, do not count",
     "pools over a group or over everybody: their levels are nominal, for one pool and one day",
 )
 """A level does not hold for, or beyond, these."""

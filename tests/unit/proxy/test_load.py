@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from guard.errors import PolicyError
+from guard.model.queries import Queries
 from guard.proxy.load import load_active
 
 
@@ -50,3 +51,16 @@ def test_secrets_of_a_policy_come_from_the_given_environment(tmp_path: Path) -> 
     policy.write_text("version: 1\nname: {env: NAME_OF_IT}\nroutes: [{api: mlflow}]\n")
     with pytest.raises(PolicyError):
         load_active(policy, api=None, env={})
+
+
+def test_the_deployments_salt_keys_what_detectors_remember_and_is_no_part_of_the_digest(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nroutes: [{api: mlflow, ladder: [{false_alarm: 1e-2}]}]\n")
+    keys: list[bytes] = []
+    plans = [load_active(policy, api=None, env={}, salt=salt).plan for salt in (b"a" * 16, b"a" * 16, b"b" * 16)]
+    for plan in plans:
+        detection = plan.routes[0].detection
+        assert detection is not None
+        keys.append(detection.setup.sketcher.features(Queries(1, [[1.0, 2.0]])).keys.tobytes())
+    assert keys[0] == keys[1] != keys[2]
+    assert len({plan.digest for plan in plans}) == 1
