@@ -44,6 +44,7 @@ AttackName = Literal[
     "covert_channel",
     "hopskipjump",
     "surfree",
+    "oars",
     "square",
     "nes",
     "anomaly_evasion",

@@ -1,8 +1,8 @@
 """From the operator's policy to one that the lab can attack: what ties it to a place goes, what it decides stays.
 
-Outputs, ensemble, claim, defences, budgets, fields and mode are the policy's. Match, selectors, identity, upstream
-headers, limits of time and the profile belong to where the policy is deployed, and are replaced; every replacement is
-said. Inputs are the victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing
+Outputs, ensemble, claim, defences, budgets, detectors, ladder, fields and mode are the policy's. Match, selectors,
+identity, upstream headers, limits of time, exceptions and the profile belong to where the policy is deployed, and are
+replaced; every replacement is said. Inputs are the victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing
 bounded.
 """
 
@@ -32,7 +32,9 @@ ALONE = 32
 KEY_HEADER = "x-api-key"
 PATIENCE_S = 30.0
 """How long the lab's Guard waits for all models of an ensemble."""
-_DECIDES = ("name", "mode", "ledger", "fields", "outputs", "ensemble", "privacy", "defences", "budgets")
+_DECIDES = (
+    "name", "mode", "ledger", "fields", "outputs", "ensemble", "privacy", "defences", "budgets", "detectors", "ladder",
+)  # fmt: skip
 """What the lab takes of a route."""
 
 
@@ -112,6 +114,10 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         _unrationed(made)
     if route.select is not None:
         said.append("select: dropped, the lab's protocol says where scores are")
+    if route.profile is not None:
+        if "detectors" in made:
+            made["detectors"] = "default"  # what needs a profile has none here
+        said.append("profile: dropped, nobody has recorded the lab's customers; detection runs on the shipped null")
     if policy.upstream_headers or policy.forward_headers:
         said.append("upstream_headers and forward_headers: dropped")
     outputs = cast("dict[str, Any]", made.get("outputs", {}))  # Any: plain YAML data
@@ -162,8 +168,9 @@ def _ensemble(ensemble: Ensemble) -> tuple[dict[str, object], int, str]:
 
 
 def _unrationed(made: dict[str, Any]) -> None:  # Any: plain YAML data
-    """Take the budgets of a route away, and the claim that rests on them."""
-    made.pop("budgets", None)
+    """Take the budgets and the ladder of a route away, and the claim that rests on them."""
+    for name in ("budgets", "ladder", "detectors", "exceptions"):
+        made.pop(name, None)
     if "privacy" in made:
         made["privacy"] = {**made["privacy"], "claim": "none"}
 

@@ -33,6 +33,7 @@ MODULES: tuple[str, ...] = (
     "covert_channel",
     "hopskipjump",
     "surfree",
+    "oars",
     "square",
     "nes",
     "anomaly_evasion",
