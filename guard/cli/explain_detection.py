@@ -30,6 +30,7 @@ def detection_json(words: Words) -> dict[str, object]:
 
 def show_detection(out: Console, words: Words) -> None:
     """Print it."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -48,11 +49,11 @@ def show_detection(out: Console, words: Words) -> None:
     out.print(table)
     for said in words.exceptions:
         out.print(f"  exception: {said}")
-    out.print(f"  {MEANING}", style="dim")
-    out.print("  A level does not hold for, or beyond:", style="dim")
+    for text in (MEANING, "A level does not hold for, or beyond:"):
+        out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
     for end in WHERE_IT_ENDS:
-        out.print(f"    - {end}", style="dim")
-    out.print(f"  {UNSEEN}", style="dim")
+        out.print(Padding(Text(f"- {end}", style="dim"), (0, 0, 0, 4)))
+    out.print(Padding(Text(UNSEEN, style="dim"), (0, 0, 0, 2)))
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:

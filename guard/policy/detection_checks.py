@@ -47,13 +47,15 @@ def misfits(profile: Profile, route: Route) -> list[str]:
     found: list[str] = []
     sketch, inputs, classes = profile.sketch, route.inputs, route.outputs.classes
     of = f"the profile is of {sketch.kind} queries"
-    if inputs is not None and inputs.size is not None and sketch.size != inputs.size:
-        said = f"of {sketch.size} features" if sketch.size is not None else f"of {sketch.kind} queries"
-        found.append(f"the profile is {said}, and inputs.size is {inputs.size}")
-    elif inputs is not None and inputs.kind == "text" and sketch.kind != "text":
-        found.append(f"{of}, and inputs.kind is text")
-    elif inputs is not None and inputs.kind == "vector" and sketch.kind == "text":
-        found.append(f"{of}, and inputs.kind is vector")
+    if inputs is not None:
+        if inputs.size is not None and sketch.kind == "text":
+            found.append(f"{of}, and inputs.size is {inputs.size}")
+        elif None not in (inputs.size, sketch.size) and sketch.size != inputs.size:
+            found.append(f"the profile is of {sketch.size} features, and inputs.size is {inputs.size}")
+        elif inputs.kind == "text" and sketch.kind != "text":
+            found.append(f"{of}, and inputs.kind is text")
+        elif inputs.kind == "vector" and sketch.kind == "text":
+            found.append(f"{of}, and inputs.kind is vector")
     if classes is None:
         return found
     if profile.answers.size and profile.answers.shape[1] != len(classes):
