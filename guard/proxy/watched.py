@@ -44,6 +44,8 @@ __all__ = ["HotSet", "Watched"]
 
 PIECE = 64
 """Records merged at once; the event loop is let go after each."""
+LEARNT_AT_ONCE = 4
+"""Records of what others have counted, taken in at once, likewise: long ones take a quarter of a millisecond each."""
 _LONGEST_KEY = 300
 Thing = TypeVar("Thing")
 Name = tuple[str, str, str]
@@ -269,23 +271,31 @@ class HotSet:
             if owed is watched.evidence and owed.sent is None:
                 owed.counts, watched.tracker.pending = watched.tracker.pending, {}
             deltas.append(owed.take(self._numbers))
-        for (watched, owed), record in zip(pairs, await self._state.merge(space, deltas, now_s), strict=True):
+        records = await self._state.merge(space, deltas, now_s)
+        for _, owed in pairs:
             owed.sent = None
-            owed.seen = record.revision
-            if owed is watched.evidence:
-                watched.learn_counts(record)
-            elif owed is watched.standing:
-                self._learn_standing(watched, record, now_s)
-            if owed or watched.tracker.pending:  # counted meanwhile, or behind what was sent again
-                self.touched(watched)
+        learnt = 0
+        for (watched, owed), record in zip(pairs, records, strict=True):
+            learnt += record.whole
+            if learnt >= LEARNT_AT_ONCE:
+                learnt = 0
+                await asyncio.sleep(0)
+            self._learn(watched, owed, record, now_s)
 
-    def _learn_standing(self, watched: Watched, record: Record, now_s: float) -> None:
-        before = watched.epoch
-        keep_greatest(watched.marks, record.marks)
-        if record.whole:
-            watched.learn_offences(record.counts, now_s)
-        if watched.epoch > before:
-            self._begin_anew(watched)
+    def _learn(self, watched: Watched, owed: Owed, record: Record, now_s: float) -> None:
+        """Take in what others have added, unless the client has left or begun anew meanwhile."""
+        owed.seen = record.revision
+        if owed is watched.evidence:
+            watched.learn_counts(record)
+        elif owed is watched.standing:
+            before = watched.epoch
+            keep_greatest(watched.marks, record.marks)
+            if record.whole:
+                watched.learn_offences(record.counts, now_s)
+            if watched.epoch > before:
+                self._begin_anew(watched)
+        if owed or watched.tracker.pending:  # counted meanwhile, or behind what was sent again
+            self.touched(watched)
 
     async def run(self) -> None:
         """Sync every `sync_s`, until cancelled."""

@@ -19,7 +19,7 @@ from guard.model.ledger import Account, Admission, Entry, Spend
 from guard.ports import EVIDENCE_KEPT_S
 from guard.state.counters import Counter, check_charges, forgotten_after_s, rows_back, settle, take_off, unpaid
 from guard.state.memo import found, kept, slot_of
-from guard.state.tally import check_deltas, merged
+from guard.state.tally import Tally, check_deltas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,31 +58,32 @@ class _Window:
 
 
 class _Records:
-    """Packed records, least lately added to first.
+    """Clients' records, least lately added to first.
 
     Args:
-        most_bytes: of all together, with what the dictionary takes for each.
+        most_bytes: of all together, packed, with what Python takes for each beside that.
     """
 
     __slots__ = ("_bytes", "_held", "_most_bytes")
 
     def __init__(self, most_bytes: int) -> None:
-        self._held: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
+        self._held: OrderedDict[tuple[str, str], tuple[float, int, Tally]] = OrderedDict()  # added to when, bytes
         self._most_bytes = most_bytes
         self._bytes = 0
 
-    def get(self, name: tuple[str, str], now_s: float) -> bytes | None:
+    def get(self, name: tuple[str, str], now_s: float) -> Tally | None:
         found = self._held.get(name)
-        return found[1] if found is not None and now_s - found[0] < EVIDENCE_KEPT_S else None
+        return found[2] if found is not None and now_s - found[0] < EVIDENCE_KEPT_S else None
 
     def pop(self, name: tuple[str, str]) -> None:
         if (found := self._held.pop(name, None)) is not None:
-            self._bytes -= len(found[1]) + len(name[1]) + _RECORD_BYTES
+            self._bytes -= found[1]
 
-    def put(self, name: tuple[str, str], held: bytes, now_s: float) -> None:
+    def put(self, name: tuple[str, str], tally: Tally, now_s: float) -> None:
         self.pop(name)
-        self._held[name] = now_s, held
-        self._bytes += len(held) + len(name[1]) + _RECORD_BYTES
+        size = tally.size + len(name[1]) + _RECORD_BYTES
+        self._held[name] = now_s, size, tally
+        self._bytes += size
         while self._held:
             oldest = next(iter(self._held))
             if self._bytes <= self._most_bytes and now_s - self._held[oldest][0] < EVIDENCE_KEPT_S:
@@ -214,12 +215,12 @@ class MemoryState:
         return [self._merge((space, delta.key), delta, now_s) for delta in deltas]
 
     def _merge(self, name: tuple[str, str], delta: Delta, now_s: float) -> Record:
-        held = self._marked.get(name, now_s) or self._counted.get(name, now_s)
-        record, new = merged(held, delta, now_s)
-        if new is not None:
-            if record.marks:
+        tally = self._marked.get(name, now_s) or self._counted.get(name, now_s) or Tally()
+        record, added = tally.merge(delta, now_s)
+        if added:
+            if tally.marks:
                 self._counted.pop(name)
-            (self._marked if record.marks else self._counted).put(name, new, now_s)
+            (self._marked if tally.marks else self._counted).put(name, tally, now_s)
         return record
 
     async def terms(self, ledger: str) -> bytes | None:

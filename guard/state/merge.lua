@@ -3,7 +3,7 @@
 -- KEYS: a record for each delta; all differ from each other or are merged in turn.
 -- ARGV[1]: JSON list of deltas: {seen, once, {field, count...}, {mark, value...}}. ARGV[2]: buckets kept.
 -- ARGV[3]: fields a bucket. ARGV[4]: the revision of a record that is made now. ARGV[5]: how long records live, in ms.
--- Returns a JSON list: for each delta {revision, 1 or 0 (whole), {name, value...}}.
+-- Returns for each delta a JSON list: {revision, 1 or 0 (whole), {name, value...}}.
 --
 -- A record is a hash whose names are integers, so that it is returned without being taken apart: a field of a count as
 -- it is; -1: the revision; -2: the newest bucket; -3 to -6: `once` of the latest four merges; -16 - M: mark M.
@@ -80,4 +80,4 @@ end
 
 local out = {}
 for i, delta in ipairs(cjson.decode(ARGV[1])) do out[i] = merge(KEYS[i], delta) end
-return '[' .. table.concat(out, ',') .. ']'
+return out

@@ -66,12 +66,9 @@ def _flat(pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [number for pair in pairs for number in pair]
 
 
-def records(reply: bytes) -> list[Record]:
-    """Read what the script has returned."""
-    return [_record(*one) for one in orjson.loads(reply)]
-
-
-def _record(revision: int, whole: int, held: list[int]) -> Record:
+def record(reply: bytes) -> Record:
+    """Read what the script has returned for one delta."""
+    revision, whole, held = orjson.loads(reply)
     counts = dict(zip(held[::2], held[1::2], strict=True))
     # The few names below 0 are marks, and what the script keeps for itself.
     own = [name for name in counts if name < 0]

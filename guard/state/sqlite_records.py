@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from guard.model.evidence import Record
 from guard.ports import EVIDENCE_KEPT_S
-from guard.state.tally import merged
+from guard.state.tally import Tally
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,12 +53,13 @@ def _merge(db: sqlite3.Connection, space: str, delta: Delta, now_s: float) -> Re
     row = db.execute(
         "SELECT held FROM records WHERE space = ? AND key = ? AND forgotten_after_s > ?", (space, delta.key, now_s)
     ).fetchone()
-    record, new = merged(None if row is None else row[0], delta, now_s)
-    if new is not None:
+    tally = Tally() if row is None else Tally.unpacked(row[0])
+    record, added = tally.merge(delta, now_s)
+    if added:
         db.execute(
             "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT (space, key)"
             " DO UPDATE SET forgotten_after_s = excluded.forgotten_after_s, held = excluded.held",
-            (space, delta.key, int(now_s) + EVIDENCE_KEPT_S, new),
+            (space, delta.key, int(now_s) + EVIDENCE_KEPT_S, tally.packed()),
         )
     return record
 

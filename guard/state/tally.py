@@ -1,8 +1,10 @@
-"""One client's record as `memory:` and `sqlite:` keep it: packed to some 4 bytes a count. `merge.lua` says it again.
+"""One client's record as `memory:` and `sqlite:` keep it: packed to some 3 bytes a count. `merge.lua` says it again.
 
 A record is what replicas have counted of a client, the marks that hold, and how often it has been added to. Its
 revision begins at the time it was made, in milliseconds, so that a record made anew is not taken for the old one. The
 `once` of the latest merges is kept, so that a merge which is sent again, because its reply was lost, adds nothing.
+
+Each bucket is packed by itself: a window changes the newest, and the others stay as they are.
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ from guard.evidence.values import BINS, KEPT, MOST_SIGNALS
 from guard.model.evidence import NOTHING, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from guard.model.evidence import Delta
 
 BUCKET_FIELDS: Final = MOST_SIGNALS * BINS
-"""Fields that a bucket may have."""
+"""Fields that a bucket may have: 256, so that one's place in its bucket is a byte."""
 MOST_FIELD, MOST_COUNT, MOST_MARK, MOST_KEY = 2**40, 2**53, 16, 300
 ONCES: Final = 4
 """Latest merges that are known again."""
 
-_HEAD: Final = Struct(f"<QQ{ONCES}QBB")
+_HEAD: Final = Struct(f"<Q{ONCES}QBB")  # revision, latest merges, number of marks and of buckets
+_PART: Final = Struct("<QH")  # number and bytes of a bucket
 
 
 def check_deltas(deltas: Sequence[Delta]) -> None:
@@ -51,92 +54,92 @@ class Tally:
         revision: how it is told apart from what it was before; 0 for one that is not there.
     """
 
-    __slots__ = ("_counts", "_newest", "_onces", "marks", "revision")
+    __slots__ = ("_buckets", "_onces", "marks", "revision")
 
     def __init__(self, revision: int = 0) -> None:
         self.revision = revision
         self.marks: dict[int, int] = {}
-        self._newest = 0
-        self._counts: dict[int, int] = {}  # by field less that of the oldest bucket that may be kept
+        self._buckets: dict[int, bytes] = {}
         self._onces = [0] * ONCES
 
+    def merge(self, delta: Delta, now_s: float) -> tuple[Record, bool]:
+        """Add a delta; return the record, and whether anything was added that had not been before."""
+        whole = self.revision != delta.seen
+        added = bool(delta.counts or delta.marks) and not (delta.once and delta.once in self._onces)
+        if added:
+            self.revision = self.revision + 1 if self.revision else max(1, int(now_s * 1000))
+            self._onces[self.revision % ONCES] = delta.once
+            if delta.counts:
+                self._count(delta.counts)
+            for mark, value in delta.marks.items():
+                self.marks[mark] = max(value, self.marks.get(mark, 0))
+        counts = self._counts() if whole else NOTHING
+        return Record(counts, dict(self.marks), self.revision, whole), added
+
+    def _count(self, counts: Mapping[int, int]) -> None:
+        buckets = self._buckets
+        new: dict[int, dict[int, int]] = {}
+        for field, n in counts.items():
+            number, at = divmod(field, BUCKET_FIELDS)
+            held = new.get(number)
+            if held is None:
+                held = new[number] = _unpacked(buckets[number]) if number in buckets else {}
+            held[at] = held.get(at, 0) + n
+        first = max((*new, *buckets)) - KEPT + 1
+        for number, held in new.items():
+            buckets[number] = _packed(held)
+        for number in [number for number in buckets if number < first]:
+            del buckets[number]
+
+    def _counts(self) -> Mapping[int, int]:
+        return {
+            number * BUCKET_FIELDS + at: n
+            for number, held in self._buckets.items()
+            for at, n in _unpacked(held).items()
+        }
+
     @property
-    def _base(self) -> int:
-        return max(0, self._newest - KEPT + 1) * BUCKET_FIELDS
-
-    def add(self, delta: Delta, now_s: float) -> bool:
-        """Merge a delta; False when nothing was to be added, or it had been before."""
-        if not (delta.counts or delta.marks) or (delta.once and delta.once in self._onces):
-            return False
-        self.revision = self.revision + 1 if self.revision else max(1, int(now_s * 1000))
-        self._onces[self.revision % ONCES] = delta.once
-        if delta.counts:
-            self._count(delta)
-        for mark, value in delta.marks.items():
-            self.marks[mark] = max(value, self.marks.get(mark, 0))
-        return True
-
-    def _count(self, delta: Delta) -> None:
-        newest = max(delta.counts) // BUCKET_FIELDS
-        if newest > self._newest:
-            before = self._base
-            self._newest = newest
-            if (moved := self._base - before) and self._counts:
-                self._counts = {at - moved: n for at, n in self._counts.items() if at >= moved}
-        base, counts = self._base, self._counts
-        for field, n in delta.counts.items():
-            if field >= base:
-                counts[field - base] = counts.get(field - base, 0) + n
-
-    def record(self, *, whole: bool) -> Record:
-        """Return what is kept; without the counts, where the caller has them."""
-        if not whole:
-            return Record(NOTHING, dict(self.marks), self.revision, False)
-        base = self._base
-        counts = {at + base: n for at, n in self._counts.items()} if base else dict(self._counts)
-        return Record(counts, dict(self.marks), self.revision)
+    def size(self) -> int:
+        """How many bytes it takes, packed."""
+        parts = sum(map(len, self._buckets.values())) + _PART.size * len(self._buckets)
+        return _HEAD.size + 16 * len(self.marks) + parts
 
     def packed(self) -> bytes:
         """Write it as bytes."""
-        try:
-            wide, values = 0, array("H", self._counts.values())
-        except OverflowError:
-            wide, values = 1, array("Q", self._counts.values())
-        marks = array("Q", [part for pair in self.marks.items() for part in pair])
-        head = _HEAD.pack(self.revision, self._newest, *self._onces, len(self.marks), wide)
-        return b"".join((head, marks.tobytes(), array("H", self._counts).tobytes(), values.tobytes()))
+        parts = [_HEAD.pack(self.revision, *self._onces, len(self.marks), len(self._buckets))]
+        parts.append(array("Q", [part for pair in self.marks.items() for part in pair]).tobytes())
+        parts += [_PART.pack(number, len(held)) for number, held in self._buckets.items()]
+        return b"".join((*parts, *self._buckets.values()))
 
     @classmethod
-    def unpacked(cls, held: bytes) -> Self:
+    def unpacked(cls, packed: bytes) -> Self:
         """Return what `packed` wrote.
 
         >>> Tally.unpacked(Tally(7).packed()).revision
         7
         """
-        revision, newest, *onces, marks, wide = _HEAD.unpack_from(held)
+        revision, *onces, marks, buckets = _HEAD.unpack_from(packed)
         tally = cls(revision)
-        tally._newest, tally._onces = newest, list(onces)
-        begin = _HEAD.size + 16 * marks
-        pairs = array("Q", held[_HEAD.size : begin])
+        tally._onces = list(onces)
+        parts = _HEAD.size + 16 * marks
+        pairs = array("Q", packed[_HEAD.size : parts])
         tally.marks = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        middle = begin + 2 * ((len(held) - begin) // (10 if wide else 4))
-        fields, values = array("H", held[begin:middle]), array("Q" if wide else "H", held[middle:])
-        tally._counts = dict(zip(fields, values, strict=True))
+        start = parts + _PART.size * buckets
+        for number, size in _PART.iter_unpack(packed[parts:start]):
+            tally._buckets[number] = packed[start : start + size]
+            start += size
         return tally
 
 
-def merged(held: bytes | None, delta: Delta, now_s: float) -> tuple[Record, bytes | None]:
-    """Merge a delta into a packed record.
+def _packed(counts: Mapping[int, int]) -> bytes:
+    """Write a bucket's counts: how wide they are, their places, the counts."""
+    try:
+        return b"\0" + bytes(counts) + array("H", counts.values()).tobytes()
+    except OverflowError:
+        return b"\1" + bytes(counts) + array("Q", counts.values()).tobytes()
 
-    Args:
-        held: the record; None where there is none.
-        delta: what to add; an empty one only reads.
-        now_s: wall clock.
 
-    Returns:
-        The record, and what is to be kept in its place: None when nothing was added.
-    """
-    tally = Tally.unpacked(held) if held is not None else Tally()
-    whole = tally.revision != delta.seen
-    added = tally.add(delta, now_s)
-    return tally.record(whole=whole), tally.packed() if added else None
+def _unpacked(held: bytes) -> dict[int, int]:
+    wide = held[0]
+    middle = 1 + (len(held) - 1) // (9 if wide else 3)
+    return dict(zip(held[1:middle], array("Q" if wide else "H", held[middle:]), strict=True))

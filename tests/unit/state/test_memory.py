@@ -77,6 +77,15 @@ async def test_records_not_added_to_for_longest_are_forgotten_first_and_marks_do
     assert (denied.counts, denied.marks) == ({0: 1}, {4: 99})
 
 
+async def test_counts_of_a_record_that_lost_its_marks_do_not_come_back() -> None:
+    state = MemoryState(marks_bytes=5000)
+    await state.merge("marks/m", [Delta("a", {0: 1})], 0.0)
+    await state.merge("marks/m", [Delta("a", {0: 1}, marks={4: 99})], 0.0)
+    for i in range(100):
+        await state.merge("marks/m", [Delta(f"c{i}", marks={4: 99})], 0.0)
+    assert await state.merge("marks/m", [Delta("a")], 0.0) == [Record()]
+
+
 async def test_marks_are_bounded_too() -> None:
     state = MemoryState(evidence_bytes=5000, marks_bytes=5000)
     for i in range(100):
