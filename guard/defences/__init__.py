@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from guard.defences.base import Registry
+from guard.defences.bin import Bin
+from guard.defences.boundary_response import BoundaryResponse
+from guard.defences.bounded_shift import BoundedShift
+from guard.defences.codebook import Codebook
 from guard.defences.dp_gaussian import DpGaussian
 from guard.defences.dp_laplace import DpLaplace
 from guard.defences.exponential import Exponential
@@ -12,11 +16,16 @@ from guard.defences.levels import Levels
 from guard.defences.noise import Noise
 from guard.defences.noisy_max import NoisyMax
 from guard.defences.randomised_response import RandomisedResponse
+from guard.defences.reverse_sigmoid import ReverseSigmoid
 from guard.defences.round import Round
 from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
 
 DEFENCES: Registry = {
+    "bin": Bin,
+    "boundary_response": BoundaryResponse,
+    "bounded_shift": BoundedShift,
+    "codebook": Codebook,
     "dp_gaussian": DpGaussian,
     "dp_laplace": DpLaplace,
     "exponential": Exponential,
@@ -26,6 +35,7 @@ DEFENCES: Registry = {
     "noise": Noise,
     "noisy_max": NoisyMax,
     "randomised_response": RandomisedResponse,
+    "reverse_sigmoid": ReverseSigmoid,
     "round": Round,
     "temperature": Temperature,
     "top_k": TopK,

@@ -1,6 +1,7 @@
 """What every defence promises: one suite for all that are registered, with no line for any of them.
 
 Specs are made from their own JSON Schema: required fields take their first example; every choice and switch is tried.
+What learns from calibration answers is given some.
 
 A mechanism of differential privacy (`spends`) has a contract of its own where the others keep the model's label, take
 what a step before them has truncated, and pass over routes without scores: it changes labels on purpose, it stands
@@ -24,7 +25,7 @@ from guard.defences.mechanism import Mechanism
 from guard.errors import InvariantError, UpstreamError
 from guard.model.arrays import Floats
 from guard.model.domain import Inputs
-from guard.model.outputs import Kind
+from guard.model.outputs import CLASS_KINDS, Kind
 from guard.policy.schema import AnyDefence
 from guard.privacy.events import parse, text
 from guard.privacy.filters import MOST, choose
@@ -93,8 +94,20 @@ def run(spec: Defence, before: Batch, seed: int = 0) -> Batch:
 
 
 def ready(spec: Defence, before: Batch) -> Defence:
-    """Bind a mechanism to a route that answers such batches."""
-    return bound(spec, before.kind, before.scores.shape[1]) if isinstance(spec, Mechanism) else spec
+    """Bind a mechanism to a route that answers such batches; show what learns from calibration answers a few."""
+    columns = before.scores.shape[1]
+    if isinstance(spec, Mechanism):
+        return bound(spec, before.kind, columns)
+    return calibrated(spec, max(columns, 2)) if spec.calibrates else spec
+
+
+@cache
+def calibrated(spec: Defence, columns: int) -> Defence:
+    return spec.calibrated(answers_of(columns))
+
+
+def answers_of(columns: int) -> Floats:
+    return np.random.default_rng(9).dirichlet(np.full(columns, 0.5), 60)
 
 
 @cache
@@ -199,7 +212,31 @@ def rejects_kinds_that_it_does_not_suit(kind: str) -> None:
 
 
 def suits_routes_that_answer_labels(kind: str) -> None:
-    assert "labels" in DEFENCES[kind].suits
+    # But for what is about no classes, and what would be relied on to change labels, which it does by their scores.
+    spec = DEFENCES[kind]
+    serves = bool(spec.suits & CLASS_KINDS) and getattr(spec, "keep_argmax", True)
+    assert ("labels" in spec.suits) == serves
+
+
+def learns_from_calibration_answers_alone(kind: str) -> None:
+    for spec in variants(kind):
+        answers = answers_of(3)
+        answers.flags.writeable = False
+        learnt = spec.calibrated(answers)
+        assert learnt.model_dump() == spec.model_dump()
+        if not spec.calibrates:
+            assert learnt is spec
+            continue
+        for before in batches(spec):
+            if before.scores.shape[1] == 3:
+                first = run_with(learnt, before)
+                run_with(learnt, before._replace(scores=before.scores[::-1], top=before.top[::-1]))
+                assert np.array_equal(first, run_with(learnt, before))
+                assert np.array_equal(first, run_with(spec.calibrated(answers), before))
+
+
+def run_with(spec: Defence, before: Batch) -> Floats:
+    return spec.apply(before, Seeded(len(before.scores)), b"0.0").scores
 
 
 def round_trips_through_yaml(kind: str) -> None:
@@ -307,6 +344,7 @@ KEEPING: list[Callable[[str], None]] = [
     keeps_the_argmax_unless_told_otherwise,
     works_on_a_truncated_batch,
     suits_routes_that_answer_labels,
+    learns_from_calibration_answers_alone,
 ]
 SPENDING: list[Callable[[str], None]] = [
     runs_only_once_it_is_bound,

@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from guard.defences.base import apportion, keep_top
+from guard.defences.boundary_response import BoundaryResponse
+from guard.defences.bounded_shift import BoundedShift
+from guard.defences.codebook import Codebook
 from guard.defences.grid import Grid
 from guard.defences.levels import Levels
 from guard.defences.noise import Noise
+from guard.defences.reverse_sigmoid import ReverseSigmoid
 from guard.defences.round import Round
 from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
@@ -104,6 +108,48 @@ def test_tempered_rows_are_distributions_in_the_same_order(scores: Floats, t: fl
     assert np.array_equal(after.argmax(axis=1), before.top)
     for row, tempered in zip(scores, after, strict=True):
         assert (np.diff(tempered[row.argsort(kind="stable")]) >= -1e-12).all()
+
+
+@given(simplex(), st.floats(1e-6, 2))
+def test_a_bounded_shift_is_bounded_and_keeps_the_top(scores: Floats, epsilon: float) -> None:
+    before = batch_of(scores)
+    after = BoundedShift(epsilon=epsilon).apply(before, Seeded(len(scores)), b"").scores
+    assert np.abs(after - scores).sum(axis=1).max() <= epsilon + 1e-9
+    assert np.array_equal(after.argmax(axis=1), before.top)
+    assert np.allclose(after.sum(axis=1), 1)
+    assert after.min() >= 0
+
+
+@given(simplex(), st.floats(1e-6, 1), st.floats(1e-3, 10))
+def test_the_reverse_sigmoid_keeps_distributions_and_the_top(scores: Floats, beta: float, gamma: float) -> None:
+    before = batch_of(scores)
+    after = ReverseSigmoid(beta=beta, gamma=gamma).apply(before, Seeded(len(scores)), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert after.min() >= 0
+    assert np.array_equal(after.argmax(axis=1), before.top)
+
+
+@given(st.integers(2, 8), st.integers(0, 99), st.floats(1e-3, 2), st.data())
+def test_coded_rows_are_distributions_with_the_same_top(k: int, seed: int, epsilon: float, data: st.DataObject) -> None:
+    generator = np.random.default_rng(seed)
+    answers = generator.multinomial(5, np.full(k, 1 / k), 20) / 5  # ties, zeros
+    weights = data.draw(hnp.arrays(np.float64, (5, k), elements=WEIGHTS))
+    weights[:, 0] += weights.sum(axis=1) < 1e-6
+    before = batch_of(weights / weights.sum(axis=1, keepdims=True))
+    after = Codebook(epsilon=epsilon).calibrated(answers).apply(before, Seeded(5), b"").scores
+    assert np.allclose(after.sum(axis=1), 1)
+    assert after.min() >= 0
+    assert np.array_equal(after.argmax(axis=1), before.top)
+
+
+@given(simplex(), st.floats(1e-3, 1), st.integers(0, 2**32 - 1))
+def test_boundary_response_exchanges_two_scores_or_none(scores: Floats, margin: float, seed: int) -> None:
+    before = batch_of(scores)
+    after = BoundaryResponse(margin=margin).apply(before, Seeded(len(scores), seed), b"")
+    assert np.allclose(np.sort(after.scores, axis=1), np.sort(scores, axis=1), atol=1e-12)
+    assert np.array_equal(after.scores.argmax(axis=1), after.top)
+    rows = np.arange(len(scores))
+    assert (scores[rows, before.top] - scores[rows, after.top] < margin).all()
 
 
 @given(simplex(), st.floats(1e-4, 10), st.sampled_from(["gaussian", "laplace"]), st.integers(0, 2**32 - 1))

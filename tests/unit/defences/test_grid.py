@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from guard.defences.base import Batch
 from guard.defences.grid import Grid
+from guard.model.arrays import Floats
 from tests.support.randomness import Seeded, batch_of
 
 
@@ -19,6 +20,43 @@ def test_auto_is_a_step_of_one_twentieth() -> None:
     batch = batch_of([[0.61, 0.28, 0.11], [0.333, 0.334, 0.333]])
     auto = Grid().apply(batch, Seeded(2), b"").scores
     assert auto.tolist() == apply(0.05, batch).scores.tolist()
+
+
+def sure(confidence: float) -> Floats:
+    """Calibration answers of ten classes, all off the lattice."""
+    rest = np.random.default_rng(1).dirichlet(np.ones(9), 200) * (1 - confidence)
+    return np.concatenate((np.full((200, 1), confidence), rest), axis=1)
+
+
+@pytest.mark.parametrize(("confidence", "step"), [(0.3, 0.02), (0.9, 0.02), (0.978, 0.2)])
+def test_auto_takes_the_coarsest_step_that_moves_calibration_answers_little(confidence: float, step: float) -> None:
+    answers = sure(confidence)
+    assert Grid().calibrated(answers).chosen == step
+    tried = (0.01, 0.02, 0.04, 0.05, 0.1, 0.2)
+    moved = {s: np.abs(apply(s, batch_of(answers)).scores - answers).sum(axis=1).mean() for s in tried}
+    assert step == max(s for s in tried if moved[s] <= 0.05)
+
+
+def test_auto_takes_the_finest_step_where_all_move_too_much() -> None:
+    answers = np.random.default_rng(1).dirichlet(np.ones(200), 50)
+    assert Grid().calibrated(answers).chosen == 0.01
+
+
+def test_calibrated_answers_are_released_on_the_chosen_step() -> None:
+    batch = batch_of([[0.61, 0.28, 0.11]])
+    learnt = Grid().calibrated(np.tile([0.9985, 0.001, 0.0005], (9, 1)))
+    assert learnt.chosen == 0.2
+    assert learnt.apply(batch, Seeded(1), b"").scores.tolist() == apply(0.2, batch).scores.tolist()
+
+
+def test_a_step_that_the_policy_gives_stays() -> None:
+    spec = Grid(step=0.04)
+    assert spec.calibrated(sure(0.9)) is spec
+    assert spec.chosen == 0.04
+
+
+def test_without_calibration_answers_auto_stays_one_twentieth() -> None:
+    assert Grid().calibrated(np.empty((0, 3))).chosen == 0.05
 
 
 def test_remainders_decide_who_gets_the_units_left() -> None:

@@ -186,3 +186,26 @@ def test_the_function_is_the_same_on_every_replica_and_version() -> None:
     cells = uniform(numbers(ROWS), reuse="cell")
     found = [hashlib.sha256(np.ascontiguousarray(u).tobytes()).hexdigest()[:16] for u in (narrow, wide, cells)]
     assert found == ["403115429a5fb36b", "3a6a44e576908d9b", "fb7a09af02adf746"]
+    assert QueryNoise(SECRET, "model", "alice", numbers(ROWS), None).constant(b"bin offset") == 0.4114934376618375
+
+
+def test_a_constant_is_a_secret_of_the_ledger_alone() -> None:
+    def constant(secret: bytes, ledger: str, client: str, rows: object, name: bytes = b"a") -> float:
+        return QueryNoise(secret, ledger, client, numbers(rows), None).constant(name)
+
+    here = constant(bytes(32), "model", "alice", ROWS)
+    assert 0 < here < 1
+    assert constant(bytes(32), "model", "bob", ROWS[:1]) == here
+    others = [
+        constant(bytes(31) + b"1", "model", "alice", ROWS),
+        constant(bytes(32), "other", "alice", ROWS),
+        constant(bytes(32), "model", "alice", ROWS, b"b"),
+    ]
+    assert len({here, *others}) == 4
+
+
+def test_constants_are_uniform() -> None:
+    found = [QueryNoise(bytes(32), str(i), "a", numbers(ROWS), None).constant(b"a") for i in range(1000)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+    assert min(found) < 0.01
+    assert max(found) > 0.99
