@@ -14,6 +14,7 @@ from guard.model.arrays import Bools, Floats, Ints
 BINS = 32
 """Between the quantiles .001 and .999 of a feature; one more on either side."""
 _MARGIN = 1e-6
+_FIRST, _LAST = np.array(0.0), np.array(BINS + 1.0)
 
 
 class FeatureMarginals(Detector, frozen=True):
@@ -78,7 +79,7 @@ class _Marginals(Blind):
         """Return -ln of the product of the marginals, shape (n, m) -> (n,)."""
         bins = _bins(vectors, self._factor, self._offset)
         bins += self._first
-        return self._costs[bins].sum(axis=1)
+        return np.add.reduce(self._costs[bins], axis=1)
 
     def measure(self, features: Features, seen: Bools, hits: Bools, past: Past) -> Floats:
         del seen, hits, past
@@ -90,6 +91,6 @@ def _bins(vectors: Floats, factor: Floats, offset: Floats) -> Ints:
     """Return each number's bin, 0 to BINS + 1."""
     places = vectors * factor
     places += offset
-    np.maximum(places, 0, out=places)
-    np.minimum(places, BINS + 1, out=places)
+    np.maximum(places, _FIRST, out=places)
+    np.minimum(places, _LAST, out=places)
     return places.astype(np.int64)

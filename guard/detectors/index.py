@@ -10,9 +10,9 @@ from guard.model.arrays import Bools
 
 _FIRST = 64
 """Queries that a new index has room for."""
-_ONE_BY_ONE = 20
+_ONE_BY_ONE = 12
 """Up to so many rows each is compared with all that is held; beyond, sorting is cheaper."""
-_POSITION = np.uint64(2**32 - 1)
+_TIME = np.uint64(2**32 - 1)
 _KEY = np.uint64(32)
 
 
@@ -61,33 +61,28 @@ class Index:
     def _one(self, keys: Keys) -> Bools:
         ring, at = self._ring, self._next
         same = (ring if self._held == ring.shape[1] else ring[:, : self._held]) == keys.T
-        hits = same.any(axis=1)[None] if same.any() else np.zeros(keys.shape, dtype=bool)
+        hits = same.any(axis=1)[None] if np.count_nonzero(same) else np.zeros(keys.shape, dtype=bool)
         if at == ring.shape[1]:
             ring = self._room(at + 1)
             at = self._next
         ring[:, at] = keys[0]
-        self._next = at + 1
-        if self._next == HORIZON:
-            self._next = 0
-        self._held = min(self._held + 1, HORIZON)
+        self._next = at + 1 if at + 1 < HORIZON else 0
+        if self._held < HORIZON:
+            self._held += 1
         return hits
 
     def _many(self, keys: Keys) -> Bools:
-        """Sort (key, time) of what is held and what comes: a row's last use of a key stands right before it."""
-        n, columns = keys.shape
-        held = self._held
-        both = np.empty((columns, held + n), dtype=np.uint64)
-        both[:, :held] = self._ordered()
-        both[:, held:] = keys.T
-        both <<= _KEY
-        both |= np.arange(held + n, dtype=np.uint64)
-        both.sort(axis=1)
-        hits = np.zeros((n, columns), dtype=bool)
-        column, place = np.nonzero((both[:, 1:] ^ both[:, :-1]) <= _POSITION)
-        if len(column):
-            now, before = both[column, place + 1] & _POSITION, both[column, place] & _POSITION
-            found = (now >= held) & (now - before <= HORIZON)
-            hits[now[found].astype(np.intp) - held, column[found]] = True
+        """Look up a batch: what all its rows see needs no times, only what leaves the horizon meanwhile does."""
+        ordered = self._ordered()
+        leaving = min(max(0, self._held + len(keys) - HORIZON), self._held)
+        hits = _in_time(keys, ordered[:, :leaving], self._held)
+        stays = np.sort(ordered[:, leaving:], axis=1)
+        if stays.shape[1]:
+            rows = np.ascontiguousarray(keys.T)
+            places = np.array([there.searchsorted(row) for there, row in zip(stays, rows, strict=True)])
+            np.minimum(places, stays.shape[1] - 1, out=places)
+            places += (np.arange(len(stays)) * stays.shape[1])[:, None]
+            hits |= (stays.ravel()[places] == rows).T
         return hits
 
     def _ordered(self) -> npt.NDArray[np.uint32]:
@@ -115,3 +110,29 @@ class Index:
             self._ring = np.zeros((len(ring), size), dtype=np.uint32)
             self._ring[:, : ring.shape[1]] = ring
         return self._ring
+
+
+def _in_time(keys: Keys, before: Keys, at: int) -> Bools:
+    """Sort (key, time): a row's last use of a key stands right before it.
+
+    Args:
+        keys: rows of times `at`, `at` + 1, .., shape (n, columns).
+        before: of times 0, 1, .., shape (columns, k).
+        at: time of the first row.
+    """
+    n, columns = keys.shape
+    k = before.shape[1]
+    both = np.empty((columns, k + n), dtype=np.uint64)
+    both[:, :k] = before
+    both[:, k:] = keys.T
+    both <<= _KEY
+    both[:, :k] |= np.arange(k, dtype=np.uint64)
+    both[:, k:] |= np.arange(at, at + n, dtype=np.uint64)
+    both.sort(axis=1)
+    hits = np.zeros((n, columns), dtype=bool)
+    column, place = np.nonzero((both[:, 1:] ^ both[:, :-1]) <= _TIME)
+    if len(column):
+        now, last = both[column, place + 1] & _TIME, both[column, place] & _TIME
+        found = (now >= at) & (now - last <= HORIZON)
+        hits[now[found].astype(np.intp) - at, column[found]] = True
+    return hits

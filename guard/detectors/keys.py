@@ -29,13 +29,13 @@ MOST_MEMBERS = 2**18
 """Longer rows have a key of their bytes alone."""
 _FEW = 64
 """Up to so many members the groups are drawn at random; beyond, member j belongs to group j modulo 8."""
-_SHIFT, _HALF = np.uint64(45), np.uint64(1 << 44)
-_SIZE = np.uint64(2**18 - 1)
+_SHIFT, _HALF = np.array(45, dtype=np.uint64), np.array(1 << 44, dtype=np.uint64)
+_SIZE = np.array(2**18 - 1, dtype=np.uint64)
 _EXPONENTS = 10 << 7
 _SMALL = (1023 - 14) << 7
-_UPPER = np.uint64(32)
+_UPPER = np.array(32, dtype=np.uint64)
 _WORD = np.uint64(2**32 - 1)
-_MOST_TOKENS = 2048
+_MOST_ONES = 2048
 
 
 def number_codes(matrix: Floats) -> Codes:
@@ -50,12 +50,16 @@ def number_codes(matrix: Floats) -> Codes:
     >>> number_codes(np.array([[1.0, 0.0], [1.000001, 1e-6]])).tolist()
     [[130944, 0], [130944, 0]]
     """
-    bits = (np.ascontiguousarray(matrix).view(np.uint64) + _HALF) >> _SHIFT
+    bits = np.ascontiguousarray(matrix).view(np.uint64) + _HALF
+    bits >>= _SHIFT
     size = bits & _SIZE
     if len(size) == 1:
-        return bits * (size > min(max(int(size.max()) - _EXPONENTS, 0), _SMALL))
+        top = int(np.maximum.reduce(size, axis=None))
+        bits *= size > np.array(min(max(top - _EXPONENTS, 0), _SMALL), dtype=np.uint64)
+        return bits
     top = np.maximum(size.max(axis=1, keepdims=True), np.uint64(_EXPONENTS)) - np.uint64(_EXPONENTS)
-    return bits * (size > np.minimum(top, np.uint64(_SMALL)))
+    bits *= size > np.minimum(top, np.uint64(_SMALL))
+    return bits
 
 
 class RowKeys:
@@ -139,17 +143,23 @@ class RowKeys:
         """Return keys of rows of tokens, at least one each; what follows the 2,048th is one more."""
         found: list[Keys] = []
         for row in rows:
-            codes = row[:_MOST_TOKENS] & _WORD
-            if len(row) > _MOST_TOKENS:
-                codes = np.append(codes, np.uint64(crc32(row[_MOST_TOKENS:].tobytes(), self._word)))
+            codes = row[:_MOST_ONES] & _WORD
+            if len(row) > _MOST_ONES:
+                codes = np.append(codes, np.uint64(crc32(row[_MOST_ONES:].tobytes(), self._word)))
             found.append(self.of_codes(codes[None]))
         return np.concatenate(found)
 
     def of_members(self, rows: Sequence[Sequence[object]]) -> Keys:
-        """Return keys of rows whose members are not all numbers, such as categories; each row at least one member."""
+        """Return keys of rows whose members are not all numbers, such as categories.
+
+        Args:
+            rows: at least one member each; what follows the 2,048th is one more.
+        """
         return np.concatenate([self.of_codes(self._member_codes(row)) for row in rows])
 
     def _member_codes(self, row: Sequence[object]) -> Codes:
+        if len(row) > _MOST_ONES:
+            row = [*row[:_MOST_ONES], list(row[_MOST_ONES:])]
         plain = [item if isinstance(item, int | float) and not isinstance(item, bool) else None for item in row]
         codes = number_codes(np.array([[_float(item) for item in plain]]))
         for column, item in enumerate(plain):

@@ -51,8 +51,9 @@ class OffPast(Detector, frozen=True):
         """Estimate the covariance of honest differences, from the last 60 of each client's first 200 queries."""
         clients = vectors_of(sample)
         mean = balanced(clients, sample.seed).mean(axis=0)
+        start = mean * WEIGHT
         away = balanced(
-            [(rows[:_ROWS] - _centres(rows[:_ROWS], Past(), mean))[-_LAST:] for rows in clients], sample.seed
+            [(rows[:_ROWS] - _centres(rows[:_ROWS], Past(), start))[-_LAST:] for rows in clients], sample.seed
         )
         factor = whitening(away)
         return {"mean": mean, "factor": factor, "values": quantiles(lengths(away @ factor))}
@@ -66,23 +67,23 @@ class OffPast(Detector, frozen=True):
 
 class _Away(Blind):
     def __init__(self, mean: Floats, factor: Floats, values: Floats) -> None:
-        self._mean = mean
+        self._start = mean * WEIGHT
         self._factor = factor
         self._surprisal = Surprisal(values)
 
     def measure(self, features: Features, seen: Bools, hits: Bools, past: Past) -> Floats:
         del seen, hits
-        vectors = fitting(features, len(self._mean))
+        vectors = fitting(features, len(self._start))
         if vectors is None:
             return np.zeros((len(features.keys), 1))
-        found = np.dot(vectors - _centres(vectors, past, self._mean), self._factor)
+        found = np.dot(vectors - _centres(vectors, past, self._start), self._factor)
         return self._surprisal.signal(lengths(found))
 
 
-def _centres(vectors: Floats, past: Past, mean: Floats) -> Floats:
-    """Return each row's shrunken mean of the queries before it, shape (n, m)."""
-    total, seen = mean * WEIGHT, 0
-    if past.total.size == mean.size:
+def _centres(vectors: Floats, past: Past, start: Floats) -> Floats:
+    """Return each row's shrunken mean of the queries before it, shape (n, m); `start` is 16 mu, shape (m,)."""
+    total, seen = start, 0
+    if past.total.size == start.size:
         total, seen = total + past.total, past.seen
     if len(vectors) == 1:
         return total[None] / (seen + WEIGHT)

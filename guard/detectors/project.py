@@ -21,11 +21,8 @@ def tame(rows: Floats, most: float) -> Floats:
     array([[  1.,   0.],
            [-10.,   2.]])
     """
-    flat = rows.ravel()
-    # One product finds everything out of bounds; comparing every number would take four times as long.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if float(np.dot(flat, flat)) <= most * most:
-            return rows
+    if np.maximum.reduce(np.abs(rows), axis=None) <= most:
+        return rows
     return np.clip(np.nan_to_num(rows, nan=0.0, posinf=most, neginf=-most), -most, most)
 
 

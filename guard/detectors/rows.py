@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 from zlib import crc32
@@ -96,9 +97,18 @@ def _of_members(rows: list[list[object]], *, named: bool) -> Rows:
         numbers = floats([item for row in rows for item in row])
         if numbers is not None:
             return Rows(numbers.reshape(len(rows), width) + 0.0)
-    if not named and all(type(item) is int and -(2**63) <= item < 2**63 for row in rows for item in row):
-        return Rows(tokens=[np.array(row, dtype=np.int64).view(np.uint64) for row in rows])
-    return Rows(members=rows)
+    tokens = None if named else _tokens(rows)
+    return Rows(members=rows) if tokens is None else Rows(tokens=tokens)
+
+
+def _tokens(rows: list[list[object]]) -> list[Tokens] | None:
+    """Return rows of whole numbers as arrays; None when a member is anything else."""
+    if any(set(map(type, row)) != {int} for row in rows):
+        return None
+    try:
+        return [np.frombuffer(array("q", cast("list[int]", row)), dtype=np.uint64) for row in rows]
+    except OverflowError:
+        return None
 
 
 def words(text: bytes) -> list[bytes]:
