@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HotSet", "Watched"]
 
-PIECE = 64
+PIECE = 32
 """Records merged at once; the event loop is let go after each."""
 LEARNT_AT_ONCE = 4
 """Records of what others have counted, taken in at once, likewise: long ones take a quarter of a millisecond each."""

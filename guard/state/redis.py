@@ -29,7 +29,7 @@ from guard.state.memo import found, kept, slot_of
 from guard.state.redis_durability import SETTINGS, in_words, may_lose
 from guard.state.redis_keys import key_of, ledger_of, memo_key, terms_key, ttl_ms
 from guard.state.redis_lanes import Lanes
-from guard.state.redis_records import MERGE, MERGE_SHA, MOST_RECORDS, MOST_WEIGHT, Merge, arguments, merge_of, record
+from guard.state.redis_records import MERGE, MERGE_SHA, MOST_CALLS, MOST_WEIGHT, Merge, arguments, merges, record
 from guard.state.redis_urls import Command, connect, primaries
 from guard.state.tally import check_deltas
 
@@ -104,7 +104,9 @@ class RedisState:
         self._releases: Lanes[dict[int, bytes], None] = Lanes(
             self._keep, _bytes_of, _BYTES_A_BATCH, _CALLS_A_BATCH, max_waiting
         )
-        self._merges: Lanes[Merge, Record] = Lanes(self._merge, Merge.weight, MOST_WEIGHT, MOST_RECORDS, max_waiting)
+        self._merges: Lanes[Merge, list[Record]] = Lanes(
+            self._merge, Merge.weight, MOST_WEIGHT, MOST_CALLS, max_waiting
+        )
         self._closed = False
 
     async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
@@ -163,7 +165,9 @@ class RedisState:
         self._check()
         check_deltas(deltas)
         ledger = ledger_of(space)
-        return await asyncio.gather(*[self._merges.through(ledger, merge_of(space, delta, now_s)) for delta in deltas])
+        calls = merges(space, deltas, now_s)
+        found = await asyncio.gather(*[self._merges.through(ledger, call) for call in calls])
+        return [one for records in found for one in records]
 
     async def terms(self, ledger: str) -> bytes | None:
         """Return the ledger's terms; see `guard.ports.State`. Who only looks has not agreed to them."""
@@ -248,7 +252,7 @@ class RedisState:
         )
         return [None] * len(batch)
 
-    async def _merge(self, ledger: str, batch: list[Merge]) -> list[Record]:
+    async def _merge(self, ledger: str, batch: list[Merge]) -> list[list[Record]]:
         """Run the script on a batch of deltas; each knows itself again, so it may be sent twice."""
         del ledger
         given = arguments(batch)
@@ -261,7 +265,8 @@ class RedisState:
             found.append(record(one))
             if len(found) % _RECORDS_A_STEP == 0:
                 await asyncio.sleep(0)
-        return found
+        replies = iter(found)
+        return [[next(replies) for _ in call.deltas] for call in batch]
 
     async def _command(self, *args: bytes | str | int) -> Any:  # Any: the reply's type depends on the command
         try:

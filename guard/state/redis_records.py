@@ -25,40 +25,47 @@ if TYPE_CHECKING:
 
 MERGE = (files("guard.state") / "merge.lua").read_bytes()
 MERGE_SHA = hashlib.sha1(MERGE, usedforsecurity=False).hexdigest()
-MOST_WEIGHT, MOST_RECORDS = 16_384, 256
-"""Of a batch: fields that may come or go, about; and records."""
+MOST_WEIGHT, MOST_CALLS = 16_384, 4
+"""Of a batch: fields that may come or go, about; and calls, of `_DELTAS_A_CALL` each."""
+_DELTAS_A_CALL = 16
 _WHOLE = 1_024
 _FIRST_MARK = -16
 
 
 class Merge(NamedTuple):
-    """One delta on its way.
+    """Some deltas of one space on their way.
 
     Args:
-        key: the record's, in Redis.
-        delta: what is added.
+        keys: the records', in Redis.
+        deltas: what is added.
         made_ms: the revision of a record that is made now.
     """
 
-    key: str
-    delta: Delta
+    keys: list[str]
+    deltas: Sequence[Delta]
     made_ms: int
 
     def weight(self) -> int:
         """Return how many fields it may move, about."""
-        return 1 + len(self.delta.counts) + (_WHOLE if self.delta.seen < 0 else 0)
+        return sum(1 + len(delta.counts) + (_WHOLE if delta.seen < 0 else 0) for delta in self.deltas)
 
 
-def merge_of(space: str, delta: Delta, now_s: float) -> Merge:
-    """Name a delta's record."""
-    return Merge(record_key(space, delta.key), delta, max(1, int(now_s * 1000)))
+def merges(space: str, deltas: Sequence[Delta], now_s: float) -> list[Merge]:
+    """Cut deltas into calls that travel as one."""
+    made_ms = max(1, int(now_s * 1000))
+    parts = [deltas[i : i + _DELTAS_A_CALL] for i in range(0, len(deltas), _DELTAS_A_CALL)]
+    return [Merge([record_key(space, delta.key) for delta in part], part, made_ms) for part in parts]
 
 
 def arguments(batch: Sequence[Merge]) -> list[bytes | str | int]:
     """Return what the script is given for a batch: the number of keys, the keys, the arguments."""
-    deltas = [(m.delta.seen, m.delta.once, _flat(m.delta.counts.items()), _flat(m.delta.marks.items())) for m in batch]
-    made_ms = max(m.made_ms for m in batch)
-    keys = [m.key for m in batch]
+    keys = [key for call in batch for key in call.keys]
+    deltas = [
+        (delta.seen, delta.once, _flat(delta.counts.items()), _flat(delta.marks.items()))
+        for call in batch
+        for delta in call.deltas
+    ]
+    made_ms = max(call.made_ms for call in batch)
     return [len(keys), *keys, orjson.dumps(deltas), KEPT, BUCKET_FIELDS, made_ms, EVIDENCE_KEPT_S * 1000]
 
 
