@@ -37,7 +37,11 @@ class Recording:
             return
         queries = x.reading.queries
         prediction = x.answer.predictions[0]
-        scores = prediction.scores if prediction.rows is None and len(prediction.scores) == queries.rows else None
+        said = prediction.scores
+        if x.route.private is not None:  # there detection looks at releases alone, so that is what it is calibrated on
+            released = None if x.report is None else x.report.released
+            said = said[:0] if released is None else released.scores
+        scores = said if prediction.rows is None and len(said) == queries.rows else None
         if queries.rows > _MOST_ROWS:
             queries = queries.part(0, _MOST_ROWS)
             scores = None if scores is None else scores[:_MOST_ROWS]
