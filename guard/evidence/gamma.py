@@ -107,34 +107,38 @@ def evidence(known: Terms, counts: Ints) -> Floats:
     k, signals = counts.shape[:2]
     if not signals:
         return np.zeros((k, 0))
-    totals = counts.sum(axis=2)
-    every = np.concatenate([counts, totals[:, :, None]], axis=2)
-    over = bool(every.size and every.max() > MOST)
-    rows = (known.base + (np.minimum(every, MOST) if over else every)).ravel()
+    every = np.empty((k, signals, BINS + 1), dtype=np.int64)
+    every[:, :, :BINS] = counts
+    totals = np.add.reduce(counts, axis=2)
+    every[:, :, BINS] = totals
+    rows = every + known.base
+    over = bool(np.maximum.reduce(totals, axis=None) > MOST)  # no bin has more than all of them
+    if over:
+        rows = np.minimum(every, MOST) + known.base
     found = known.rows.take(rows, axis=0)
     centres = known.centres.take(rows)
     if over:
         _work_out(known, every, found, centres)
-    logs = found.reshape(k * signals, BINS + 1, -1).sum(axis=1)
-    null = centres.reshape(k, signals, BINS + 1).sum(axis=2) + log_sum_exp(logs).reshape(k, signals)
+    null = np.add.reduce(centres, axis=2) + log_sum_exp(np.add.reduce(found, axis=2))
     bets = log_sum_exp(np.matmul(counts.transpose(1, 0, 2).astype(np.float64), known.log_bets))
-    value = bets.T - math.log(max(known.log_bets.shape[2], 1)) - null
-    value[totals == 0] = 0.0
+    value = bets.T - null
+    value -= math.log(known.log_bets.shape[2])
+    value *= totals > 0
     return value
 
 
 def _work_out(known: Terms, every: Ints, found: npt.NDArray[np.float32], centres: Floats) -> None:
     """Replace what was found for counts above `MOST`, which the table does not have."""
-    start, signal, column = np.nonzero(every > MOST)
-    place = (start * every.shape[1] + signal) * (BINS + 1) + column
-    value = rising(known.pseudo[signal, column], every[start, signal, column].astype(np.float64)[:, None])
-    totals = (column == BINS)[:, None]
-    value = np.where(totals, known.log_weights[signal] - value, value)
+    place = np.nonzero(every > MOST)
+    _, signal, column = place
+    value = rising(known.pseudo[signal, column], every[place].astype(np.float64)[:, None])
+    value = np.where((column == BINS)[:, None], known.log_weights[signal] - value, value)
     centres[place] = value.max(axis=1)
     found[place] = value - centres[place][:, None]
 
 
 def log_sum_exp(x: npt.NDArray[np.floating]) -> Floats:
-    """Return ln sum exp over the last axis; some number in each row must be finite."""
-    top = x.max(axis=-1)
-    return np.asarray(top + np.log(np.exp(x - top[..., None]).sum(axis=-1)), dtype=np.float64)
+    """Return ln sum exp over the last axis, in the type of `x`; some number in each row must be finite."""
+    top = np.maximum.reduce(x, axis=-1)
+    raised = np.exp(x - top[..., None])
+    return top + np.log(np.add.reduce(raised, axis=-1))

@@ -67,3 +67,8 @@ class Null:
     def terms(self) -> Terms:
         """What evidence looks up."""
         return terms(self.edges, self.prototypes, self.log_weights, self.log_bets)
+
+    @cached_property
+    def structure(self) -> frozenset[int]:
+        """Numbers of the signals of the structure tier."""
+        return frozenset(s for s, signal in enumerate(self.signals) if signal.tier == "structure")

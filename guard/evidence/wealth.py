@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy import typing as npt
@@ -28,6 +29,8 @@ MOST_STARTS = 6
 MOST_COUNT = 2**16 - 1
 """A count stays there: some 4,000 replicas would have to fill a bucket at once."""
 MOST_BUCKETS = 2**31
+CEILING = 600.0
+"""Ln e of a signal counts as at most this, so that sums are of plain numbers; no level is anywhere near."""
 _STEPS = (1, 2, 4, 8, 16)
 
 
@@ -139,9 +142,11 @@ class Wealth:
         """Return the evidence as it stands, without the signals of an exception."""
         if not skip and self._strength is not None:
             return self._strength
-        known = [s for s in range(len(self._null.signals)) if s not in skip]
-        structure = [s for s in known if self._null.signals[s].tier == "structure"]
-        value = Strength(self._over(known), self._over(structure))
+        shares, rest = _shares(self.bucket)
+        by_signal: list[float] = (shares @ np.exp(np.minimum(self._by_start(), CEILING))).tolist()
+        structure = self._null.structure
+        known = [(e, s in structure) for s, e in enumerate(by_signal) if s not in skip]
+        value = Strength(_mixed([e for e, _ in known], rest), _mixed([e for e, ours in known if ours], rest))
         if not skip:
             self._strength = value
         return value
@@ -182,12 +187,13 @@ class Wealth:
             self._logs = evidence(self._null.terms, parts[::-1].cumsum(axis=0))
         return self._logs
 
-    def _over(self, signals: list[int]) -> float:
-        """Return ln of the e-value over some signals; 0 over none."""
-        if not signals:
-            return 0.0
-        weights = [-math.log((b + 1) * (b + 2) * len(signals)) for b in starts(self.bucket)]
-        logs = self._by_start()[:, signals] + np.array(weights)[:, None]
-        rest = -math.log(self.bucket + 2)
-        top = max(float(logs.max()), rest)
-        return top + math.log(float(np.exp(logs - top).sum()) + math.exp(rest - top))
+
+@lru_cache(maxsize=4096)
+def _shares(newest: int) -> tuple[Floats, float]:
+    """Return the weight of each start, newest first, and that of the starts still to come."""
+    return np.array([1.0 / ((b + 1.0) * (b + 2.0)) for b in starts(newest)]), 1.0 / (newest + 2.0)
+
+
+def _mixed(by_signal: list[float], rest: float) -> float:
+    """Return ln of the mean over signals of their e-values, weighted over starts; 0 for no signals."""
+    return math.log(sum(by_signal) / len(by_signal) + rest) if by_signal else 0.0
