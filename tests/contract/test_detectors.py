@@ -21,7 +21,7 @@ from guard.evidence.values import MOST_SIGNALS
 from guard.model.arrays import Floats
 from guard.model.queries import Queries
 from guard.policy.unions import AnyDetector
-from tests.support.detecting import SALT, WIDTH, features, honest, honest_margins, sample, sketcher
+from tests.support.detecting import SALT, WIDTH, features, honest, honest_margins, learnt, sample, sketcher
 
 ALL = list(DETECTORS)
 ADAPTER: TypeAdapter[Detector] = TypeAdapter(AnyDetector)
@@ -31,9 +31,8 @@ def spec(kind: str) -> Detector:
     return DETECTORS[kind](kind=kind)
 
 
-@cache
 def reference(kind: str) -> Reference:
-    return spec(kind).learn(sample())
+    return learnt(spec(kind))
 
 
 @cache

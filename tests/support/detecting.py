@@ -53,15 +53,21 @@ def sample(clients: int = 40) -> Sample:
     )
 
 
+@cache
+def learnt(detector: Detector) -> Reference:
+    """Return what a detector learns from honest clients."""
+    return detector.learn(sample())
+
+
 def signals(detector: Detector, rows: Floats, reference: Reference | None = None) -> Floats:
     """Return what a detector makes of a client's queries, shape (n, signals)."""
-    known = detector.learn(sample()) if reference is None else reference
+    known = learnt(detector) if reference is None else reference
     return Stream([detector.bind(known, rows.shape[1], SALT)]).ask(features(rows))
 
 
 def answered(detector: Detector, margins: Floats, reference: Reference | None = None) -> Floats:
     """Return what a detector makes of a client's answers, shape (n, signals)."""
-    known = detector.learn(sample()) if reference is None else reference
+    known = learnt(detector) if reference is None else reference
     return detector.bind(known, WIDTH, SALT).measure_answers(Margins(margins))
 
 
@@ -76,7 +82,7 @@ def profile() -> Profile:
     """Return a profile of all detectors, learnt from honest clients."""
     known = sample()
     order = sorted((spec(kind=kind) for kind, spec in DETECTORS.items()), key=lambda d: d.side == "answer")
-    references = {detector.kind: detector.learn(known) for detector in order}
+    references = {detector.kind: learnt(detector) for detector in order}
     asking = [d.bind(references[d.kind], WIDTH, SALT) for d in order if d.side == "query"]
     answering = [d.bind(references[d.kind], WIDTH, SALT) for d in order if d.side == "answer"]
     windows: list[list[Floats]] = []

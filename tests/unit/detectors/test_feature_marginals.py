@@ -5,7 +5,7 @@ import pytest
 
 from guard.detectors.base import Sample
 from guard.detectors.feature_marginals import FeatureMarginals
-from tests.support.detecting import SALT, WIDTH, features, honest, sample, signals
+from tests.support.detecting import SALT, WIDTH, features, honest, learnt, signals
 
 
 def test_uniform_queries_move_it_and_honest_ones_do_not() -> None:
@@ -32,7 +32,7 @@ def test_a_constant_feature_is_no_surprise_until_it_changes() -> None:
 
 
 def test_a_reference_of_another_width_is_refused() -> None:
-    reference = FeatureMarginals().learn(sample())
+    reference = learnt(FeatureMarginals())
     with pytest.raises(ValueError, match=r"low has shape \(8,\), and must have \(9,\)"):
         FeatureMarginals().bind(reference, WIDTH + 1, SALT)
     with pytest.raises(ValueError, match="low must be below high"):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guard.detectors.base import Features, Sample
+from guard.detectors.base import Features, Past, Sample
 from guard.detectors.near_duplicates import TARGETS, NearDuplicates
 from guard.detectors.stream import Stream
-from tests.support.detecting import SALT, WIDTH, features, honest, sample, signals
+from tests.support.detecting import SALT, WIDTH, features, honest, learnt, sample, signals
 
 
 def around(point: np.ndarray, by: float, n: int = 200) -> np.ndarray:
@@ -15,7 +15,7 @@ def around(point: np.ndarray, by: float, n: int = 200) -> np.ndarray:
 
 
 def test_a_search_around_a_point_moves_it_and_honest_queries_do_not() -> None:
-    reference = NearDuplicates().learn(sample())
+    reference = learnt(NearDuplicates())
     attack = signals(NearDuplicates(), around(honest(1)[0], 0.002), reference).mean(axis=0)
     benign = np.mean([signals(NearDuplicates(), honest(i), reference).mean(axis=0) for i in range(20)], axis=0)
 
@@ -26,7 +26,7 @@ def test_a_search_around_a_point_moves_it_and_honest_queries_do_not() -> None:
 
 def test_widths_are_set_by_the_shares_of_honest_hits() -> None:
     known = sample()
-    bound = NearDuplicates().bind(NearDuplicates().learn(known), WIDTH, SALT)
+    bound = NearDuplicates().bind(learnt(NearDuplicates()), WIDTH, SALT)
     shares = np.mean([Stream([bound]).ask(each).mean(axis=0) for each in known.features], axis=0)
 
     assert shares == pytest.approx(TARGETS, rel=0.5)
@@ -57,3 +57,13 @@ def test_widths_that_cannot_be_are_refused(widths: np.ndarray) -> None:
 def test_nothing_is_learnt_from_clients_without_vectors() -> None:
     with pytest.raises(ValueError, match="no client has vectors"):
         NearDuplicates().learn(Sample([Features(np.zeros((3, 9), dtype=np.uint32), None, False)], [None], 0))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_two_tables_of_four_make_a_hit(n: int) -> None:
+    bound = NearDuplicates().bind({}, WIDTH, SALT)
+    hits = np.zeros((n, 8), dtype=bool)
+    hits[:, [0, 4, 7]] = True
+    rows = features(honest(1, n))
+
+    assert bound.measure(rows, np.zeros(n, dtype=bool), hits, Past()).tolist() == [[0.0, 1.0]] * n
