@@ -33,7 +33,7 @@ class Codebook(Defence, frozen=True):
 
     Costs: a mean L1 of .130 (digits, 225 calibration answers; .123 at .05, .157 at .2), calibration error - .016, top-1
     unchanged. Does nothing against membership inference from labels, nor against a copy that only has to agree; it
-    slows extraction more than a grid does: the copy comes within .089 at 650 queries and .063 at 3,250 (three seeds,
+    slows extraction more than a grid does: the copy comes within .088 at 650 queries and .063 at 3,250 (three seeds,
     fits inside the cells of the codewords that were seen), where grid .1 at a cost of .087 holds .040 and .018, and
     labels at .240 hold .130 and .074. Each codeword is somebody's exact answer, though it does not say to which query;
     calibrating anew cuts anew, and whoever asked before and after has two cuts.

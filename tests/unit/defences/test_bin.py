@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from guard.defences.base import Randomness
 from guard.defences.bin import Bin
 from guard.engine.randomness import QueryNoise
+from guard.engine.release import release
 from guard.model.arrays import Floats
 from guard.model.outputs import Outputs
+from guard.model.prediction import Answer, Prediction, Release
 from guard.model.queries import Queries
 from tests.support.randomness import Constant, Seeded, batch_of
 
@@ -55,6 +57,17 @@ def test_a_second_output_of_an_answer_is_cut_as_the_first() -> None:
     values = np.linspace(-40, 40, 81)[:, None]
     alice = noise_of("alice", [1.0])
     assert np.array_equal(binned(values, 7, alice, b"0.0"), binned(values, 7, alice, b"0.1"))
+
+
+def test_an_answer_for_some_of_the_rows_is_cut_as_a_whole_one() -> None:
+    written: list[Release] = []
+    values = np.array([[12.3], [-4.0]])
+    prediction = Prediction("p", values, written.append, "fixed", complete=False, rows=np.array([0, 2]))
+    answer = Answer(3, None)
+    answer.predictions.append(prediction)
+    noise = QueryNoise(bytes(32), "model", "alice", Queries(3, [[1.0], [2.0], [3.0]]), None)
+    release((Bin(width=7),), Outputs(kind="value"), answer, noise, labels_only=False)
+    assert np.array_equal(written[0].scores, binned(values, 7, noise_of("bob", [9.0])))
 
 
 def test_another_ledger_and_another_secret_are_cut_elsewhere() -> None:

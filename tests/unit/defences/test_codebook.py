@@ -70,10 +70,11 @@ def test_other_widths_are_answered_by_their_label() -> None:
 
 
 def test_a_truncated_row_takes_the_codeword_nearest_in_what_was_kept() -> None:
-    answers = np.array([[0.8, 0.1, 0.1], [0.5, 0.3, 0.2]])
-    truncated = TopK(k=2).apply(batch_of([[0.48, 0.3, 0.22], [0.78, 0.02, 0.2]]), Seeded(2), b"")
+    # Read as a 0, the dropped score would make the first codeword the nearer one.
+    answers = np.array([[0.6, 0.4, 0.0], [0.45, 0.3, 0.25]])
+    truncated = TopK(k=2).apply(batch_of([[0.5, 0.3, 0.2], [0.6, 0.15, 0.25]]), Seeded(2), b"")
     after = apply(truncated, answers)
-    assert np.allclose(after.scores, [[0.5, 0.3, 0], [0.8, 0, 0.1]])
+    assert np.allclose(after.scores, [[0.45, 0.3, 0], [0.45, 0, 0.25]])
     assert after.kept is truncated.kept
 
 

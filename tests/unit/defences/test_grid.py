@@ -37,6 +37,12 @@ def test_auto_takes_the_coarsest_step_that_moves_calibration_answers_little(conf
     assert step == max(s for s in tried if moved[s] <= 0.05)
 
 
+@pytest.mark.parametrize(("rest", "step"), [(0.0245, 0.2), (0.027, 0.05)])
+def test_auto_moves_calibration_answers_by_no_more_than_one_twentieth(rest: float, step: float) -> None:
+    # Coarse grids make them certain, which moves them by twice the rest.
+    assert Grid().calibrated(np.tile([1 - rest, rest], (5, 1))).chosen == step
+
+
 def test_auto_takes_the_finest_step_where_all_move_too_much() -> None:
     answers = np.random.default_rng(1).dirichlet(np.ones(200), 50)
     assert Grid().calibrated(answers).chosen == 0.01
