@@ -87,3 +87,11 @@ def test_clients_of_other_widths_are_refused() -> None:
         vectors_of(mixed)
     with pytest.raises(ValueError, match="no client"):
         balanced([], 0)
+
+
+def test_one_honest_value_in_200_is_extreme() -> None:
+    rng = np.random.default_rng(0)
+    surprisal = Surprisal(np.sort(rng.normal(size=2000)))
+
+    assert surprisal.signals(rng.normal(size=200_000))[:, 1].mean() == pytest.approx(1 / 200, rel=0.35)
+    assert surprisal.signals(np.array([9.0])).tolist()[0][1] == 1

@@ -244,3 +244,12 @@ def test_a_recording_learns_its_sketch_from_the_first_queries() -> None:
     assert sketch_of(Queries(2, [[1], [2, 3]]), SALTED).kind == "tokens"
     assert sketch_of(Queries(1, None, opaque=b"x"), SALTED).size is None
     assert len(sketch_salt(SALT)) == 32
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_a_vector_is_what_a_recording_of_it_holds(size: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, size))
+    raw = Sketcher(Sketch(size=size), SALT).raw(Queries(5, rows.tolist()))
+    assert raw is not None
+
+    np.testing.assert_array_equal(raw, raw.astype(np.float32).astype(np.float64))
