@@ -1,7 +1,7 @@
 """Makes the shipped null: `python -m guard.calibrate.default_null [--write] [--clients 300] [--fresh 150]`.
 
 Structure signals need no data of a route's own, only a notion of how often honest clients repeat, vary and approach
-their queries. It is pooled over seven sets of real data of three kinds and eight kinds of simulated clients, with more
+their queries. It is pooled over ten sets of real data of three kinds and eight kinds of simulated clients, with more
 busy ones (retries, what-ifs, health checks, batches) than there are, so that it errs on the quiet side. Prints what it
 measures on fresh clients, and on those of each set with the null of all others. Needs the extra `selftest`.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from guard.calibrate.courses import course
-from guard.calibrate.simulated import BUSY, DOMAINS, USUAL, Domain, Kind, client, domain
+from guard.calibrate.simulated import BUSY, DOMAINS, USUAL, Domain, Kind, client, coarse, domain
 from guard.calibrate.windows import View, windows
 from guard.detectors import DETECTORS
 from guard.detectors.base import Detector
@@ -35,6 +35,8 @@ FILE = Path(__file__).parents[1] / "detectors" / "default_null.json"
 _SALT = b"guard default null, public: 16 bytes and more"
 _SCALED = 0.7
 """Share of clients of tables on routes that declare their domain."""
+_COARSE = 0.25
+"""Share of clients of tables that the null is made with whose table is poorer than the data."""
 _ALPHAS = (1e-2, 1e-3)
 
 
@@ -62,8 +64,10 @@ def structure() -> list[Detector]:
     ]
 
 
-def _simulate(of: Domain, seed: int, shares: dict[Kind, float]) -> _Simulated:
+def _simulate(of: Domain, seed: int, shares: dict[Kind, float], poorer: float = 0.0) -> _Simulated:
     rng = np.random.default_rng([seed, list(DOMAINS).index(of.name)])
+    if of.kind == "table" and rng.random() < poorer:
+        of = coarse(of, rng)
     kind, rows = client(of, rng, shares)
     scaled = of.kind != "text" and rng.random() < _SCALED
     sketch = Sketch(kind="text") if of.kind == "text" else Sketch(kind="vector", size=rows.shape[1])
@@ -114,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     detectors = structure()
     signals = [signal for detector in detectors for signal in detector.signals()]
     streams = {
-        name: [_windows(detectors, _simulate(domain(name), args.seed + i, BUSY)) for i in range(args.clients)]
+        name: [_windows(detectors, _simulate(domain(name), args.seed + i, BUSY, _COARSE)) for i in range(args.clients)]
         for name in DOMAINS
     }
     null = fit_null(signals, [client for some in streams.values() for client in some], args.seed)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy import typing as npt
 
+from guard.detectors.base import HORIZON
 from guard.detectors.sketch import Sketch, Sketcher
 from guard.model.arrays import Floats, Ints
 from guard.model.queries import Queries
@@ -38,6 +39,7 @@ SHORTEST, LONGEST = 256, 2048
 Rows = npt.NDArray[Any]  # Any: numbers, shape (n, d), or texts, shape (n,)
 _FLIP = 0.35, 0.2
 _MOST_ROWS = 6000
+_TRIES, _BY_CHANCE = 10, 0.65
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,7 @@ class Domain:
         name: of the data.
         kind: of rows.
         rows: all of them.
-        axes: their main directions, shape (n, 8), standardised: clients lean along one.
+        axes: their main directions, shape (n, 8) at most, standardised: clients lean along one.
         near: numbers of each row's nearest others, shape (n, 11).
     """
 
@@ -90,6 +92,25 @@ def domain(name: str) -> Domain:
     return Domain(name, kind, rows, axes, near)
 
 
+def coarse(of: Domain, rng: np.random.Generator) -> Domain:
+    """Return a table with fewer columns, at least three, of at most twelve values each: another, poorer table.
+
+    One so poor that two in three rows repeat by chance is drawn anew: repeats tell nothing there, and a null that knew
+    such clients would let repeats through everywhere.
+    """
+    rows: Floats = of.rows
+    width: int = rows.shape[1]
+    for _ in range(_TRIES):
+        columns: Ints = rng.choice(width, int(rng.integers(3, width + 1)), replace=False)
+        part: Floats = rows[:, columns]
+        steps: Floats = np.maximum(part.max(axis=0) - part.min(axis=0), 1e-9) / rng.integers(2, 12, size=len(columns))
+        poorer = np.round(part / steps) * steps
+        shares = np.unique(poorer, axis=0, return_counts=True)[1] / len(poorer)
+        if (shares * (1 - (1 - shares) ** HORIZON)).sum() < _BY_CHANCE:
+            return Domain(f"{of.name}, coarse", of.kind, poorer, of.axes, of.near)
+    return of
+
+
 def _statsmodels(name: str, *drop: str) -> Floats:
     frame: Any = getattr(_module("statsmodels.datasets"), name).load_pandas().data  # Any: pandas has no types
     return np.asarray(frame.drop(columns=list(drop)).to_numpy(), dtype=np.float64)
@@ -111,6 +132,9 @@ DOMAINS: dict[str, tuple[Literal["table", "image", "text"], Callable[[], Rows]]]
     "affairs": ("table", lambda: _statsmodels("fair", "affairs")),
     "health_insurance": ("table", lambda: _statsmodels("randhie", "mdvis")),
     "election": ("table", lambda: _statsmodels("anes96", "vote", "logpopul")),
+    "travel": ("table", lambda: _statsmodels("modechoice", "individual", "mode", "choice")),
+    "schools": ("table", lambda: _statsmodels("star98", "NABOVE", "NBELOW")),
+    "wine": ("table", lambda: _sklearn("wine")),
     "tumours": ("table", lambda: _sklearn("breast_cancer")),
     "diabetes": ("table", lambda: _sklearn("diabetes")),
     "digits": ("image", lambda: _sklearn("digits")),
@@ -126,7 +150,7 @@ def client(of: Domain, rng: np.random.Generator, shares: dict[Kind, float]) -> t
     chosen = _chosen(of, rng, n, kind)
     rows = _fresh(of, chosen, rng)
     if kind == "batch":
-        size, key = int(rng.choice([32, 64, 128])), of.axes[chosen, rng.integers(8)]
+        size, key = int(rng.choice([32, 64, 128])), of.axes[chosen, rng.integers(of.axes.shape[1])]
         rows = rows[np.concatenate([s + np.argsort(key[s : s + size]) for s in range(0, n, size)])]
     _runs(rows, rng, rng.beta(2, 8) if kind == "retry" else rng.beta(0.5, 60), 3, lambda _run: None)
     _runs(rows, rng, rng.beta(2, 6) if kind == "whatif" else rng.beta(0.3, 80), 7, lambda run: _vary(of, run, rng))
@@ -140,7 +164,7 @@ def client(of: Domain, rng: np.random.Generator, shares: dict[Kind, float]) -> t
 def _chosen(of: Domain, rng: np.random.Generator, n: int, kind: Kind) -> Ints:
     """Choose rows of the data, with a lean along a direction."""
     lean = 3 + 2 * rng.random() if kind == "narrow" else abs(rng.normal())
-    way, other = rng.standard_normal((2, 8))
+    way, other = rng.standard_normal((2, of.axes.shape[1]))
     way, other = way / np.linalg.norm(way), other / np.linalg.norm(other)
     stages = 4 if kind == "drift" else 1
     parts: list[Ints] = []
