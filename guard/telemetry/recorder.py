@@ -17,23 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from guard.detectors.base import Features, Keys
+from guard.detectors.base import Features
 from guard.detectors.sketch import Sketch
-from guard.evidence.recording import (
-    MOST_CLASSES,
-    RAW,
-    TOP,
-    WHOLE,
-    Header,
-    Records,
-    record_type,
-    write_header,
-)
+from guard.evidence.recording import MOST_CLASSES, Header, record_type, write_header
 from guard.model.arrays import Floats
+from guard.telemetry.records import Note, Shape, records_of, shape_of
 
 MOST_WAITING = 32_768
 """Rows that wait at most; some 20 MB."""
@@ -41,16 +30,6 @@ _BATCH_S = 0.25
 _RETRY_S = 30.0
 """How long a disk that failed is left alone."""
 _LOG = logging.getLogger("guard.recorder")
-
-
-class _Note(NamedTuple):
-    route: str
-    sketch: Sketch
-    client: int
-    now_s: float
-    keys: Keys
-    raw: Floats | None
-    scores: Floats | None
 
 
 @dataclass(slots=True)
@@ -95,7 +74,7 @@ class Recorder:
         self._key = hashlib.blake2b(pseudonym_key, digest_size=32, person=b"guard-recording").digest()
         self._key_id = hashlib.blake2b(self._key, digest_size=8, person=b"which-secret").hexdigest()
         self._max_file_bytes, self._max_files, self._clock_ns = max_file_bytes, max_files, clock_ns
-        self._notes: deque[_Note] = deque()
+        self._notes: deque[Note] = deque()
         self._waiting = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -149,7 +128,7 @@ class Recorder:
                 return
             self._waiting += rows
             pseudonym = int.from_bytes(name, "little")
-            self._notes.append(_Note(route, sketch, pseudonym, now_s, features.keys, raw, scores))
+            self._notes.append(Note(route, sketch, pseudonym, now_s, features.keys, raw, scores))
 
     def close(self) -> None:
         """Write what waits and end; may be called twice."""
@@ -168,7 +147,7 @@ class Recorder:
             with self._lock:
                 notes, self._notes, closing = self._notes, deque(), self._closing
                 self._waiting = 0
-            by_route: dict[str, list[_Note]] = {}
+            by_route: dict[str, list[Note]] = {}
             for note in notes:
                 by_route.setdefault(note.route, []).append(note)
             for route, some in by_route.items():
@@ -178,31 +157,27 @@ class Recorder:
                     os.close(file.descriptor)
                 return
 
-    def _write_all(self, route: str, notes: list[_Note]) -> None:
-        """Write a route's notes in as few writes as may be."""
+    def _write_all(self, route: str, notes: list[Note]) -> None:
+        """Write a route's notes in as few writes as may be: those that are alike, up to a small part of a file."""
         start = 0
         while start < len(notes):
-            width, classes = _shape(notes[start])
-            # A write is a small part of a file, so that files end near where they should.
-            room = max(1, self._max_file_bytes // 8 // record_type(width, classes).itemsize)
+            first = shape_of(notes[start])
+            room = max(1, self._max_file_bytes // 8 // record_type(first.width, first.classes).itemsize)
             end, rows = start + 1, len(notes[start].keys)
-            while end < len(notes) and notes[end].sketch == notes[start].sketch and rows < room:
-                more = _shape(notes[end])
-                if (more[0] and not width) or (more[1] and not classes):
-                    break
+            while end < len(notes) and rows < room and shape_of(notes[end]) == first:
                 rows += len(notes[end].keys)
                 end += 1
-            self._write(route, notes[start:end], width, classes)
+            self._write(route, notes[start:end], first)
             start = end
 
-    def _write(self, route: str, notes: list[_Note], width: int, classes: int) -> None:
+    def _write(self, route: str, notes: list[Note], shape: Shape) -> None:
         rows = sum(len(note.keys) for note in notes)
         if time.monotonic() < self._broken_until:
             self._lose(rows)
             return
         try:
-            file = self._file(route, notes[0].sketch, width, classes, rows)
-            data = b"".join(_records(note, file.width, file.classes).tobytes() for note in notes)
+            file = self._file(route, shape, rows)
+            data = records_of(notes, shape, file.width, file.classes).tobytes()
             _write_whole(file.descriptor, data)
             file.size += len(data)
         except OSError as error:
@@ -218,9 +193,10 @@ class Recorder:
         with self._lock:
             self.dropped += rows
 
-    def _file(self, route: str, sketch: Sketch, width: int, classes: int, rows: int) -> _File:
+    def _file(self, route: str, shape: Shape, rows: int) -> _File:
         """Return the file to write to: a new one when there is none, it is full, or it has no column for what comes."""
         file = self._files.get(route)
+        sketch, width, classes, _ = shape
         if file is not None:
             fits = file.sketch == sketch and (file.width or not width) and (file.classes or not classes)
             more = rows * record_type(file.width, file.classes).itemsize
@@ -228,9 +204,8 @@ class Recorder:
                 return file
             del self._files[route]
             os.close(file.descriptor)
-            width, classes = (
-                (width or file.width, classes or file.classes) if file.sketch == sketch else (width, classes)
-            )
+            if file.sketch == sketch:
+                width, classes = width or file.width, classes or file.classes
         path = self._directory / f"{_safe(route)}-{self._clock_ns():020d}-{os.getpid()}.rec"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         file = _File(path, os.open(path, flags, 0o600), 0, sketch, width, classes)
@@ -258,42 +233,6 @@ def _started(path: Path) -> tuple[str, str]:
 def _safe(route: str) -> str:
     """Return a route's name as part of a file's."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", route)[:80].lstrip(".") or "route"
-
-
-def _shape(note: _Note) -> tuple[int, int]:
-    """Return (m, K) that a note has to record."""
-    width = 0 if note.raw is None else note.raw.shape[1]
-    classes = 0 if note.scores is None or note.scores.shape[1] > MOST_CLASSES else note.scores.shape[1]
-    return width, classes
-
-
-def _records(note: _Note, width: int, classes: int) -> Records:
-    records = np.zeros(len(note.keys), dtype=record_type(width, classes))
-    records["client"], records["time"], records["keys"] = note.client, note.now_s, note.keys
-    # A number beyond float32 becomes infinite, and is left out when it is read.
-    with np.errstate(over="ignore"):
-        if note.raw is not None and note.raw.shape == (len(records), width):
-            records["raw"] = note.raw
-            records["flags"] |= RAW
-        if note.scores is not None and len(note.scores) == len(records) and note.scores.shape[1] > 1:
-            scores = _probabilities(note.scores)
-            records["top"] = scores.argmax(axis=1)
-            two = np.partition(scores, -2, axis=1)
-            records["best"], records["second"] = two[:, -1], two[:, -2]
-            records["flags"] |= TOP
-            if scores.shape[1] == classes:
-                records["scores"] = scores
-                records["flags"][np.abs(scores.sum(axis=1) - 1.0) < 1e-3] |= WHOLE
-    return records
-
-
-def _probabilities(scores: Floats) -> Floats:
-    """Return scores as they are, or where one is no probability (logits, their logarithms), what they stand for."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        if scores.min() >= 0.0 and scores.max() <= 1.0 + 1e-6:
-            return scores
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

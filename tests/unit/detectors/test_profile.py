@@ -200,7 +200,7 @@ def test_no_bytes_lead_to_another_error(data: bytes) -> None:
         decode(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(PATHS, JSON | ARRAYS)
 def test_no_value_in_a_profiles_place_leads_to_another_error(path: tuple[str, ...], value: object) -> None:
     data = changed(_set(*path, to=value))
