@@ -18,11 +18,14 @@ import numpy as np
 from guard.detectors.base import Features, Margins
 from guard.detectors.setup import Setup
 from guard.detectors.stream import Stream, after
-from guard.evidence.values import BINS, KEPT, WINDOW, Strength, unfield
+from guard.evidence.values import KEPT, WINDOW, Strength, unfield
 from guard.evidence.wealth import Wealth
 from guard.model.arrays import Floats, Ints
 
 __all__ = ["Tracker", "after"]
+
+_MANY = 512
+"""Fields that wait for the state in ordinary times: far fewer."""
 
 
 class Tracker:
@@ -32,7 +35,7 @@ class Tracker:
         setup: shared by all clients of the route.
     """
 
-    __slots__ = ("_answers", "_most", "_queries", "_setup", "_split", "_stream", "pending", "wealth")
+    __slots__ = ("_answers", "_queries", "_setup", "_split", "_stream", "pending", "wealth")
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -40,7 +43,6 @@ class Tracker:
         self._stream = Stream(setup.queries)
         self._queries = _Windows(setup.null.edges[: self._split])
         self._answers = _Windows(setup.null.edges[self._split :])
-        self._most = KEPT * len(setup.null.signals) * BINS
         self.wealth = Wealth(setup.null)
         self.pending: dict[int, int] = {}
         """What was counted here and has not been merged with the other replicas' counts, by field."""
@@ -62,7 +64,7 @@ class Tracker:
         pending = self.pending
         for number in self.wealth.add(first, bins):
             pending[number] = pending.get(number, 0) + 1
-        if len(pending) > self._most:
+        if len(pending) > _MANY:
             # While the state is away counts pile up; what is older than all that is kept would be dropped there too.
             oldest = self.wealth.bucket - KEPT
             self.pending = {number: n for number, n in pending.items() if unfield(number)[0] > oldest}
