@@ -18,7 +18,7 @@ from guard.calibrate import samples
 from guard.calibrate.augment import Shifts, Way
 from guard.calibrate.courses import Course, clip_mean, course, horizon
 from guard.calibrate.findings import LEVELS, Findings, LevelOf, PoisonedLogs, Settings
-from guard.calibrate.learn import Fitted, chosen, learn, salt_of
+from guard.calibrate.learn import Fitted, chosen, learn
 from guard.calibrate.poison import Suspect, suspects
 from guard.calibrate.read import CalibrationError, ClientLog
 from guard.calibrate.split import FEWEST, Parts, split
@@ -105,10 +105,10 @@ def _poisoned(sketch: Sketch, usable: Sequence[ClientLog], how: Settings) -> lis
     ]
     if not structure:
         return []
-    bound = tuple(detector.bind({}, len(mean), salt_of(how)) for detector in structure)
+    bound = tuple(detector.bind({}, len(mean), sketch.key) for detector in structure)
     signals = [signal for detector in structure for signal in detector.signals()]
     null = fit_null(signals, [], how.seed)
-    setup = Setup(Sketcher(sketch, salt_of(how)), bound, (), null, len(signals), "0" * 12)
+    setup = Setup(Sketcher(sketch, sketch.key), bound, (), null, len(signals), "0" * 12)
     done = 0
 
     def tick() -> None:
@@ -125,7 +125,7 @@ def _fit(
     rng = np.random.default_rng([how.seed, 2])
     parts = split(len(usable), rng)
     mean, scale = samples.standard([usable[i] for i in parts.fit], rng, alike=_alike(sketch))
-    fitted = learn([view(usable[i], mean, scale) for i in parts.fit], len(mean), how)
+    fitted = learn([view(usable[i], mean, scale) for i in parts.fit], len(mean), sketch.key, how)
     copies = _copies([usable[i] for i in parts.null], sketch, mean, scale, how, rng)
     logs = [*(usable[i] for i in parts.null), *copies]
     streams: list[list[Floats]] = []
@@ -155,7 +155,7 @@ def _fit(
         held_out_top=tops,
         answers=samples.answers([usable[i] for i in sorted({*parts.fit, *parts.null})], rng),
     )
-    setup = make_setup(tuple(fitted.detectors), draft, None, salt_of(how))
+    setup = make_setup(tuple(fitted.detectors), draft, None, sketch.key)
     runs: list[Course] = []
     for number, client in enumerate(views):
         runs.append(course(setup, client))

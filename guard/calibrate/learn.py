@@ -49,24 +49,20 @@ def chosen(how: Settings) -> list[Detector]:
     return [given.get(kind) or DETECTORS[kind](kind=kind) for kind in kinds]
 
 
-def salt_of(how: Settings) -> bytes:
-    """Return what projections of this calibration depend on."""
-    return hashlib.sha256(b"guard calibrate %d" % how.seed).digest()
-
-
-def learn(views: Sequence[View], width: int, how: Settings) -> Fitted:
+def learn(views: Sequence[View], width: int, salt: bytes, how: Settings) -> Fitted:
     """Let every detector learn that can.
 
     Args:
         views: honest clients.
         width: m; 0 without vectors.
+        salt: the sketch's, a secret of the deployment: what is drawn depends on it, and is the same where it serves.
         how: which detectors, and the seed.
 
     Raises:
         CalibrationError: none of those of queries can.
     """
     margins = [known if len(known := client.known()) else None for client in views]
-    sample = Sample([client.features for client in views], margins, how.seed)
+    sample = Sample([client.features for client in views], margins, _seed(salt, how.seed))
     fitted = Fitted()
     for detector in chosen(how):
         if why := _cannot(detector, width, sum(margin is not None for margin in margins)):
@@ -74,7 +70,7 @@ def learn(views: Sequence[View], width: int, how: Settings) -> Fitted:
             continue
         try:
             reference = detector.learn(sample)
-            bound = detector.bind(reference, width, salt_of(how))
+            bound = detector.bind(reference, width, salt)
         except ValueError as error:
             fitted.off.append((detector.kind, str(error)))
             continue
@@ -83,6 +79,11 @@ def learn(views: Sequence[View], width: int, how: Settings) -> Fitted:
     if not fitted.queries:
         raise CalibrationError("no detector of queries can be fitted to these recordings")
     return fitted
+
+
+def _seed(salt: bytes, seed: int) -> int:
+    """Return a seed that nobody knows who does not know the salt: directions that are drawn are not to be guessed."""
+    return int.from_bytes(hashlib.sha256(b"guard calibrate %d" % seed + salt).digest()[:8], "big")
 
 
 def _cannot(detector: Detector, width: int, answered: int) -> str:

@@ -91,7 +91,7 @@ def make_setup(detectors: tuple[Detector, ...], profile: Profile | None, inputs:
         detectors: in the order of the policy; put in the order of `DETECTORS`.
         profile: the route's, or None.
         inputs: the queries' domain: gives a scale without a profile.
-        salt: secret for keys; the profile's sketch has a salt of its own.
+        salt: secret for keys, and without a profile for what detectors draw; a profile's sketch has a salt of its own.
 
     Raises:
         ValueError: the profile does not fit; the message says why.
@@ -108,7 +108,9 @@ def make_setup(detectors: tuple[Detector, ...], profile: Profile | None, inputs:
     on.sort(key=lambda detector: detector.side == "answer")
     sketcher = _sketcher(profile, inputs, salt)
     references = _NO_REFERENCES if profile is None else profile.references
-    bound = [_bind(detector, references.get(detector.kind, _NOTHING), sketcher.width, salt) for detector in on]
+    # What a detector draws must be what honest traffic was measured with: hit rates differ from draw to draw.
+    drawn = salt if profile is None else profile.sketch.key
+    bound = [_bind(detector, references.get(detector.kind, _NOTHING), sketcher.width, drawn) for detector in on]
     queries = sum(detector.side == "query" for detector in on)
     signals = tuple(signal for detector in on for signal in detector.signals())
     null = _null(signals, profile)

@@ -37,7 +37,7 @@ class Sketch(BaseModel, frozen=True):
         kind: what queries are.
         size: features of a `vector` or pixels of an `image`; None for text and tokens, and for vectors of any length.
         shape: (height, width, channels) of an `image`.
-        salt: hexadecimal, 16 bytes: chooses projections and hashes of sketches.
+        salt: hexadecimal, 16 bytes, secret: chooses the projections and hashes of sketches and of detectors.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,6 +56,11 @@ class Sketch(BaseModel, frozen=True):
         if self.shape is not None and (min(self.shape) < 1 or np.prod(self.shape) != self.size):
             raise ValueError(f"an image of shape {self.shape} has not {self.size} pixels")
         return self
+
+    @property
+    def key(self) -> bytes:
+        """The salt's 16 bytes."""
+        return bytes.fromhex(self.salt)
 
     @property
     def width(self) -> int:
@@ -97,7 +102,7 @@ class Sketcher:
         if scale is not None and (scale <= 0).any():
             raise ValueError("scale must be above 0")
         self._keys = RowKeys(salt)
-        own = salt if sketch is None else bytes.fromhex(sketch.salt)
+        own = salt if sketch is None else sketch.key
         self._fold = Fold(own, 0 if sketch is None or sketch.kind != "vector" else sketch.size or 0)
         self._grams = Grams(own)
         self._mean, self._scale = mean, scale
