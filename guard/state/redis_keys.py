@@ -89,7 +89,7 @@ def record_key(space: str, key: str) -> str:
     """Name a client's record (`e`): a ledger's evidence and marks are on its shard, other spaces have one of their own.
 
     >>> record_key("evidence/digits/0123456789ab", "alice#0"), record_key("marks/digits", "alice")
-    ('guard:{digits}:e|evidence|0123456789ab|alice#0', 'guard:{digits}:e|marks||alice')
+    ('guard:{digits}:e|evidence|0123456789ab|alice%230', 'guard:{digits}:e|marks|%|alice')
     """
     kind, _, rest = space.partition("/")
     part = rest.rpartition("/")[2] if kind == "evidence" else ""
@@ -111,7 +111,7 @@ def ledger_of(space: str) -> str:
 def ledger_in(key: str) -> str | None:
     """Return the ledger of a key; None for a key that is no ledger's, such as a client's record.
 
-    >>> ledger_in("guard:{digits}:t"), ledger_in("guard:{ping}"), ledger_in("guard:{digits}:e|marks||alice")
+    >>> ledger_in("guard:{digits}:t"), ledger_in("guard:{ping}"), ledger_in("guard:{digits}:e|marks|%|alice")
     ('digits', None, None)
     """
     prefix, _, rest = key.partition("{")

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.model.ledger import Charge
-from guard.state.redis_keys import Name, counter_key, counter_prefix, key_of, ledger_in, memo_key, name_in, terms_key
+from guard.state.redis_keys import (
+    Name,
+    counter_key,
+    counter_prefix,
+    key_of,
+    ledger_in,
+    ledger_of,
+    memo_key,
+    name_in,
+    record_key,
+    terms_key,
+)
 
 text = st.text(st.characters() | st.sampled_from("|{}%:*"), max_size=20)
 names = st.builds(Name, text, text, st.sampled_from([0, 60]), st.integers(0, 10**9))
@@ -43,3 +54,21 @@ def test_a_long_name_is_a_hash_of_its_own() -> None:
 
 def test_other_keys_are_no_ledgers() -> None:
     assert [ledger_in(key) for key in ("guard:{ping}", "guard:x", "other:{m}:t", "")] == [None] * 4
+
+
+records = st.tuples(text, st.none() | st.text("0123456789abcdef", min_size=12, max_size=12), text)
+
+
+def space_of(ledger: str, fingerprint: str | None) -> str:
+    return f"marks/{ledger}" if fingerprint is None else f"evidence/{ledger}/{fingerprint}"
+
+
+@given(one=records, other=records)
+def test_different_clients_have_different_records_on_their_ledgers_shard(
+    one: tuple[str, str | None, str], other: tuple[str, str | None, str]
+) -> None:
+    keys = [record_key(space_of(ledger, fingerprint), client) for ledger, fingerprint, client in (one, other)]
+    assert (keys[0] == keys[1]) == (one == other)
+    assert ledger_of(space_of(*one[:2])) == one[0]
+    assert keys[0].partition("}")[0] == terms_key(one[0]).partition("}")[0]
+    assert ledger_in(keys[0]) is None
