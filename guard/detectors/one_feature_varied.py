@@ -12,10 +12,14 @@ from guard.model.arrays import Bools, Floats
 
 
 class OneFeatureVaried(Detector, frozen=True):
-    """Measures whether a query agrees with one of the client's last 512 in all but one group of features: 1 or 0.
+    """Measures whether a query agrees with one of the last 512 in all but one group of features: 1 or 0, twice.
 
-    Features are dealt to eight secret groups; a key is made of the row without each. A hit is a key seen before in a
-    row that is no repeat. With at most eight features a group is one feature; of a text, a group is every eighth word.
+    Features are dealt to eight secret groups; a key is made of the row without each. A hit is a key seen before: for
+    `one_feature_varied` in a row that is no repeat, for `one_feature_varied.any` in any row. With at most eight
+    features a group is one feature; of a text, a group is every eighth word.
+
+    The last steps of a line search are so small that rounding makes them repeats: their share of either kind looks like
+    an honest client who retries or tries "what if", and their sum does not.
 
     Moves it: finite differences, Lowd-Meek and other line searches along a feature, path finding in trees, replacing
     words one by one. Cannot see: changes of several features at once, rows of fewer than three members, words that
@@ -27,12 +31,16 @@ class OneFeatureVaried(Detector, frozen=True):
     >>> rows = Features(np.zeros((2, 9), dtype=np.uint32), None, False)
     >>> hits = np.zeros((2, 8), dtype=bool)
     >>> hits[:, 3] = True
-    >>> bound.measure(rows, np.array([False, True]), hits, Past()).ravel()  # the second is a repeat
-    array([1., 0.])
+    >>> bound.measure(rows, np.array([False, True]), hits, Past())  # the second is a repeat
+    array([[1., 1.],
+           [0., 1.]])
+    >>> bound.measure(rows, np.array([False, True]), np.zeros((2, 8), dtype=bool), Past())  # nothing like it before
+    array([[0., 0.],
+           [0., 0.]])
     """
 
     tier: ClassVar[Tier] = "structure"
-    names: ClassVar[tuple[str, ...]] = ("one_feature_varied",)
+    names: ClassVar[tuple[str, ...]] = ("one_feature_varied", "one_feature_varied.any")
 
     kind: Literal["one_feature_varied"] = "one_feature_varied"
 
@@ -51,5 +59,7 @@ class _Varied(Blind):
     def measure(self, features: Features, seen: Bools, hits: Bools, past: Past) -> Floats:
         del features, past
         if len(hits) == 1:
-            return np.array(((1.0 if not seen[0] and True in hits[0].tolist() else 0.0,),))
-        return (hits.any(axis=1) & ~seen)[:, None].astype(float)
+            found = 1.0 if True in hits[0].tolist() else 0.0
+            return np.array(((0.0 if seen[0] else found, found),))
+        some = hits.any(axis=1)
+        return np.stack([some & ~seen, some], axis=1).astype(float)

@@ -62,7 +62,12 @@ def test_those_who_repeat_or_search_near_a_point_are_not() -> None:
 
 def test_a_route_without_a_scale_has_part_of_it() -> None:
     setup = make_setup(DEFAULT, None, None, b"a salt of the deployment")
-    assert [signal.name for signal in setup.null.signals] == ["repeats", "one_feature_varied", "line_walk"]
+    assert [signal.name for signal in setup.null.signals] == [
+        "repeats",
+        "one_feature_varied",
+        "one_feature_varied.any",
+        "line_walk",
+    ]
 
 
 def test_a_poorer_table_has_fewer_values_and_no_rows_of_chance_alone() -> None:

@@ -20,8 +20,21 @@ def test_finite_differences_move_it_and_honest_queries_do_not() -> None:
     assert signals(OneFeatureVaried(), honest(2)).mean() < 0.01
 
 
-def test_repeats_are_left_to_the_detector_of_repeats() -> None:
-    assert signals(OneFeatureVaried(), np.repeat(honest(1)[:1], 50, axis=0)).sum() == 0
+def test_repeats_count_only_in_the_sum_of_both() -> None:
+    repeats = signals(OneFeatureVaried(), np.repeat(honest(1)[:1], 50, axis=0))
+    varied = signals(OneFeatureVaried(), differences(honest(1)[:5]))
+
+    assert repeats.sum(axis=0).tolist() == [0, 49]
+    assert (varied[:, 1] >= varied[:, 0]).all()
+
+
+def test_a_line_search_whose_last_steps_are_rounded_away_is_seen_whole() -> None:
+    rows = np.tile(honest(1)[0], (30, 1))
+    rows[:, 2] = 1.3 + 0.5 ** np.arange(30)
+    found = signals(OneFeatureVaried(), rows)
+
+    assert found[:, 0].mean() < 0.5
+    assert found[1:, 1].all()
 
 
 def test_two_features_varied_at_once_are_not_seen() -> None:

@@ -25,7 +25,7 @@ def test_with_a_profile_all_run_in_the_order_of_its_null() -> None:
     setup = make_setup(DEFAULT[::-1], profile(), DECLARED, SALT)
 
     assert names(setup) == [signal.name for signal in profile().null.signals]
-    assert (len(setup.queries), len(setup.answers), setup.query_signals) == (8, 1, 11)
+    assert (len(setup.queries), len(setup.answers), setup.query_signals) == (8, 1, 12)
     assert unavailable(DEFAULT, profile(), DECLARED) == ()
 
 
@@ -46,11 +46,12 @@ def test_without_a_profile_structure_runs_on_the_shipped_null_and_the_rest_is_of
     assert names(setup) == [
         "repeats",
         "one_feature_varied",
+        "one_feature_varied.any",
         "near_duplicates",
         "near_duplicates.fine",
         "line_walk",
     ]
-    assert names(bare) == ["repeats", "one_feature_varied", "line_walk"]
+    assert names(bare) == ["repeats", "one_feature_varied", "one_feature_varied.any", "line_walk"]
     assert set(why) == {kind for kind, spec in DETECTORS.items() if spec.profiled} | {"near_duplicates"}
     assert why["mahalanobis"] == "needs a profile"
     assert "inputs with size, low and high" in why["near_duplicates"]
