@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from guard.evidence.null import Null
 from guard.evidence.values import BINS, BUCKET, KEPT, Strength, field, unfield
-from guard.evidence.wealth import MOST_COUNT, MOST_STARTS, Wealth, starts
+from guard.evidence.wealth import CEILING, MOST_COUNT, MOST_STARTS, Wealth, starts
 from guard.model.arrays import Ints
 from tests.support.nulls import a_null, exact_strength
 
@@ -177,12 +178,22 @@ def test_what_is_no_count_of_this_null_is_dropped(counts: dict[int, int]) -> Non
 def test_huge_counts_stop_at_a_bound_and_evidence_stays_a_number() -> None:
     null = a_null()
     wealth = Wealth(null)
-    wealth.merge({field(b, s, 0): 2**70 for b in range(KEPT) for s in range(5)})
+    for _ in range(2):
+        wealth.merge({field(b, s, 0): 2**70 for b in range(KEPT) for s in range(5)})
     wealth.add(3, np.zeros((3, 2), dtype=np.int64))
     assert set(wealth.counts().values()) == {MOST_COUNT}
     assert len(wealth.counts()) == KEPT * 5
     assert all(math.isfinite(x) for x in wealth.strength())
     assert near(wealth.strength(), exact_strength(null, wealth.bucket, wealth.counts()))
+
+
+def test_evidence_beyond_all_numbers_counts_as_the_ceiling() -> None:
+    null = a_null(1, structure=1)
+    null.prototypes[:, :, -1] = 1e-306
+    wealth = Wealth(replace(null))
+    wealth.add(0, np.full((14, 1), BINS - 1))
+    assert wealth.spoke()[0][1] > 709
+    assert wealth.strength().structure == pytest.approx(CEILING - math.log(2))
 
 
 def test_overfull_buckets_have_the_evidence_of_the_formula() -> None:
