@@ -63,6 +63,7 @@ class Handler:
         clients: recently seen clients, for `/clients`.
         events: where it is told that a client has reached a step of the ladder; None for the log.
         recording: what calibration traffic is written to; None for nothing.
+        shared: other replicas may use the same state.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Handler:
         clients: RecentClients,
         events: Events | None = None,
         recording: Recording | None = None,
+        *,
+        shared: bool = True,
     ) -> None:
         self.state = state
         self.upstream = upstream
@@ -85,7 +88,8 @@ class Handler:
         self.marks = Marks(secret)
         self.agreements = Agreements(state)
         self.releases = Releases(state, secret, metrics)
-        self.watching = Watching(state, clock, secret, metrics, events or Events(None, metrics.audit_dropped))
+        told = events or Events(None, metrics.audit_dropped)
+        self.watching = Watching(state, clock, secret, metrics, told, shared=shared)
         self.admission = Admissions(state, secret, metrics, self.watching.meters)
         self.recording = recording
         self.scoring: tuple[tuple[Phase, Step], ...] = (

@@ -60,10 +60,13 @@ class Watching:
         secret: keys pseudonyms and salts.
         metrics: all metrics.
         events: where it is told what the ladder does.
+        shared: other replicas may use the same state.
     """
 
-    def __init__(self, state: State, clock: Clock, secret: bytes, metrics: Metrics, events: Events) -> None:
-        self.hot = HotSet(state, clock, metrics)
+    def __init__(
+        self, state: State, clock: Clock, secret: bytes, metrics: Metrics, events: Events, *, shared: bool
+    ) -> None:
+        self.hot = HotSet(state, clock, metrics, shared=shared)
         self.meters = Meters(state, metrics, derived(secret, b"guard meters"))
         self._clock = clock
         self._metrics = metrics
@@ -308,7 +311,9 @@ class Watching:
 
     async def aclose(self) -> None:
         """Merge for the last time, and write what was told."""
-        await self.sync()
+        now_s = self._clock.wall_s()
+        await self.hot.aclose(now_s)
+        await self.meters.sync(now_s)
         self._events.close()
 
     def look_at_drift(self) -> None:
