@@ -34,7 +34,7 @@ class Information(Budget, frozen=True):
         equations: numbers that one graded answer reveals; left out, what `outputs` declares: one less than its
             classes, or 1 of kind `value`. Write 1 behind `top_k: 1`.
         meter: how close to the model the copy may come that a scope's answers make possible, as agreement: when the
-            information meter plus its margin of .2, or equations revealed / `parameters`, reaches it, no further
+            information meter plus its margin of .3, or equations revealed / `parameters`, reaches it, no further
             answer of that scope is graded. Needs a profile and `outputs.kind: probabilities`.
     """
 
@@ -84,7 +84,7 @@ class Information(Budget, frozen=True):
     def closes(self, reading: float) -> bool:
         """Return whether a scope with such a reading of the information meter gets no further graded answer.
 
-        >>> Information(meter=0.9).closes(0.65), Information(meter=0.9).closes(0.75)
+        >>> Information(meter=0.9).closes(0.55), Information(meter=0.9).closes(0.65)
         (False, True)
         """
         return self.meter is not None and reading > 0 and reading + MARGIN >= self.meter - _ROUNDING
@@ -96,7 +96,7 @@ class Information(Budget, frozen=True):
             reading: the scope's information meter; 0 before its first reading.
             answers: its distinct graded answers.
 
-        >>> Information(parameters=650, equations=10).charged(0.2, 52), Information().charged(0.35, 52)
+        >>> Information(parameters=650, equations=10).charged(0.2, 52), Information().charged(0.25, 52)
         (0.8, 0.55)
         """
         solved = answers / self._effective if self.parameters is not None else 0.0

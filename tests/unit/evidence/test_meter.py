@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
-from guard.evidence.meter import BLOCK, CODES, FEATURES, MARGIN, Meter, MeterBase
+from guard.evidence.meter import BLOCK, CODES, FADE, FEATURES, MARGIN, Meter, MeterBase
 from guard.model.arrays import Floats, Ints
 
 SALT = b"0123456789abcdef"
@@ -46,10 +48,15 @@ def read(victim: Victim, x: Floats, base: MeterBase | None = None) -> Meter:
     return meter
 
 
+def arrays(meter: Meter) -> list[Floats]:
+    """Return a meter's arrays."""
+    held = (getattr(meter, name) for name in Meter.__slots__)
+    return [cast("Floats", value) for value in held if isinstance(value, np.ndarray)]
+
+
 def size(meter: Meter) -> int:
     """Return the bytes of a meter's arrays."""
-    held = (getattr(meter, name) for name in Meter.__slots__)
-    return sum(value.nbytes for value in held if isinstance(value, np.ndarray))
+    return sum(array.nbytes for array in arrays(meter))
 
 
 def test_answers_that_determine_the_model_are_read_as_a_copy() -> None:
@@ -89,7 +96,7 @@ def test_readings_are_seldom() -> None:
     victim = Victim(5, 2)
     meter = Meter(victim.base())
     count = sum(meter.add(row[None], victim.answers(row[None])) for row in victim.queries(5000))
-    assert 10 < count < 40
+    assert 10 < count < 60
 
 
 def test_batches_are_read_like_single_rows() -> None:
@@ -166,6 +173,22 @@ def test_far_queries_do_not_blind_it() -> None:
     meter.add(far, victim.answers(-far))
     meter.add(near, victim.answers(near))
     assert meter.reading > read(victim, near, base).reading - MARGIN
+
+
+def test_repeats_neither_outweigh_nor_put_off_what_comes_after_them() -> None:
+    victim = Victim(8, 3)
+    base = victim.base()
+    meter = Meter(base)
+    again = np.repeat(victim.queries(1), 2**13, axis=0)
+    scores = victim.answers(again)
+    for _ in range(12):
+        meter.add(again, scores)
+    # However often it is asked, a query weighs no more than so many answers, each of at most 3 x 3 along a direction.
+    assert max(float(np.abs(array).max()) for array in arrays(meter)) <= 9 * (2 * FADE + 2**13)
+    assert meter.reading < base.floor + MARGIN
+    for row in victim.queries(300):
+        meter.add(row[None], victim.answers(row[None]))
+    assert meter.reading > 0.9
 
 
 def test_equal_answers_lead_to_equal_readings() -> None:
