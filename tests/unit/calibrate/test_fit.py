@@ -189,8 +189,8 @@ def _course(values: list[float]) -> Course:
 def test_pools_divide_by_the_greatest_mean_of_clipped_evidence() -> None:
     assert clip_mean([]) == 1.0
     assert clip_mean([_course([0.0, -1.0])] * 4) == 1.0
-    # One of four clients passed 100 and came back: frozen at 100.
-    runs = [_course([0.0, 0.0, 0.0])] * 3 + [_course([0.0, 9.0, 0.0])]
+    # One of four clients passed 100 between the looks that count, and came back: frozen at 100.
+    runs = [_course([0.0] * 5)] * 3 + [_course([0.0, 0.0, 0.0, 9.0, 0.0])]
     assert clip_mean(runs) == pytest.approx((3 + 100) / 4)
 
 
