@@ -150,7 +150,8 @@ class Run:
     def pools(self) -> Section:
         """Spread attacks over accounts with few queries each, among as many honest accounts."""
         most = min(ACCOUNTS, len(self.ends))
-        short = [self.brief(self.world.honest(self.rng(SHORT, i), EACH).rows) for i in range(1500)]
+        number = int(self.options.accounts)
+        short = self.briefs([self.world.honest(self.rng(SHORT, i), EACH).rows for i in range(number)])
         rng = self.rng(DRAW)
         null_short = [
             self.pooled(rng, [short[i] for i in rng.choice(len(short), 2 * ACCOUNTS, replace=False)])
@@ -165,14 +166,17 @@ class Run:
             caught[name] = []
             for z in self.traces(name, SPLIT, int(self.options.repetitions), ACCOUNTS * EACH):
                 dealt = rng.permutation(np.arange(len(z)) % ACCOUNTS)
-                bad = [self.brief(z[dealt == i]) for i in range(ACCOUNTS)]
+                bad = self.briefs([z[dealt == i] for i in range(ACCOUNTS)])
                 good: list[Floats] = [short[i] for i in rng.choice(len(short), ACCOUNTS, replace=False)]
                 caught[name].append(self.pooled(rng, bad + good))
         return {"null_short": null_short, "null_long": null_long, "caught": caught}
 
-    def brief(self, z: Floats) -> Floats:
-        """Return the evidence over all signals of an account that asks little."""
-        return self.watch.evidence(z)[:, ANY]
+    def briefs(self, accounts: list[Rows]) -> list[Floats]:
+        """Return the evidence over all signals of accounts that ask `EACH` queries; the model is asked once."""
+        answers = self.world.predict(np.concatenate(accounts))
+        return [
+            self.watch.evidence(rows, answers[i * EACH : (i + 1) * EACH])[:, ANY] for i, rows in enumerate(accounts)
+        ]
 
     def pooled(self, rng: np.random.Generator, accounts: list[Floats]) -> float:
         """Return the greatest evidence of a pool whose accounts' windows come in random order."""
@@ -210,9 +214,11 @@ class Run:
 
         number = int(self.options.repetitions)
         return {
-            "honest": judged(honest(HONEST, int(self.options.clients)), 150),
-            "shifted": judged(honest(SHIFTED, int(self.options.shifted)), 100),
-            "attacks": {name: judged(self.traces(name, ATTACK, number, 1024), number) for name in self.world.attacks},
+            "honest": judged(honest(HONEST, int(self.options.clients)), int(self.options.prada)),
+            "shifted": judged(honest(SHIFTED, int(self.options.shifted)), int(self.options.prada)),
+            "attacks": {
+                name: judged(self.traces(name, ATTACK, number, 1024), number // 2) for name in self.world.attacks
+            },
         }
 
     def without_profile(self) -> Section:
@@ -250,6 +256,8 @@ def main() -> None:
     parser.add_argument("--shifted", type=int, default=400, help="honest clients unlike the profile's")
     parser.add_argument("--repetitions", type=int, default=12, help="of each attack")
     parser.add_argument("--pools", type=int, default=1000, help="pools of honest accounts")
+    parser.add_argument("--prada", type=int, default=100, help="honest and shifted clients that PRADA is run on")
+    parser.add_argument("--accounts", type=int, default=1500, help="honest accounts of 20 queries to draw pools from")
     parser.add_argument("--only", nargs="*", default=(), help="sections to measure; default: all")
     parser.add_argument("--out", type=Path, default=Path(".bench"))
     options = parser.parse_args()
