@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from guard.selftest.attacks.codewords import codeword_fits
 from guard.selftest.attacks.fit import Linear, cross_entropy, least_squares, softmax, with_bias
 from guard.selftest.attacks.interval import interval_fit
 from guard.selftest.attacks.offsets import offset_fit
 from guard.selftest.attacks.quantisers import bare_labels, cells_of, told
+from guard.selftest.attacks.undoing import shift_fits, sigmoid_fit
 from guard.selftest.measures import Floats
 
 PLAIN = frozenset({"equations", "cross-entropy 1e-06"})
@@ -41,6 +43,7 @@ def regressions(
     graded = told(y)
     if not bare.all():
         yield from _beyond(x, y, graded, rng)
+        yield from codeword_fits(x, y, own)
     if own is not None:
         for ridge in RIDGES[1:]:
             both = np.concatenate((x, own[0])), np.concatenate((graded, own[1]))
@@ -75,6 +78,10 @@ def _beyond(x: Floats, y: Floats, graded: Floats, rng: np.random.Generator) -> I
         for number in CELLS:
             found = offset_fit(x, y, start, number, rng)
             yield f"offsets of {number} cell{'s' if number > 1 else ''}", found.copy
+        yield from shift_fits(x, y)
+        through = sigmoid_fit(x, y)
+        if through is not None:
+            yield "through the sigmoid", through
 
 
 def _noisy(x: Floats, y: Floats) -> bool:
