@@ -30,7 +30,8 @@ TARGETS: tuple[tuple[str, float, float], ...] = (
 )
 """Issue 5: attack, most queries to alarm in the median, and in the 95th percentile."""
 SLEEPER_TARGET, MIX_TARGET = 128, 256
-STRICT = "any 0.001"
+STRICT = "either 0.001"
+ALERT = "any 0.01"
 LN_1000 = float(np.log(1000))
 
 
@@ -50,13 +51,13 @@ def percent(count: int, of: int) -> str:
 
 def quantile(delays: Delays, q: float) -> float:
     """Return a quantile of queries to alarm; infinite when it was never raised."""
-    values = np.sort([np.inf if d is None else float(d) for d in delays])
+    values = np.sort([np.inf if d is None else float(d) for d in delays] or [np.inf])
     return float(values[min(len(values) - 1, int(np.ceil(q * len(values))) - 1)])
 
 
 def median(delays: Delays) -> float:
     """Return the median; with an even number, the mean of the middle two."""
-    values = np.sort([np.inf if d is None else float(d) for d in delays])
+    values = np.sort([np.inf if d is None else float(d) for d in delays] or [np.inf])
     return float((values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2)
 
 
@@ -66,6 +67,8 @@ def delay(delays: Delays) -> str:
     >>> delay([48, 48, 64, None])
     '56/never m 25%'
     """
+    if not delays:
+        return "-"
     missed = sum(d is None for d in delays) / len(delays)
     late = f" m {100 * missed:.0f}%" if missed else ""
     return "m" if missed == 1 else f"{_number(median(delays))}/{_number(quantile(delays, 0.95))}{late}"
@@ -133,14 +136,15 @@ def delays(results: Sequence[Result], section: str, key: str = STRICT) -> str:
     """Table of queries to alarm, attacks by domains."""
     known = [r for r in results if section in r]
     names = list(dict.fromkeys(name for r in known for name in r[section]))
-    rows = [
-        [name, *(delay(r[section][name][key]) for r in known), _pooled(known, section, name, key)] for name in names
-    ]
+    rows: list[list[str]] = []
+    for name in names:
+        cells = [delay(r[section][name][key]) if name in r[section] else "" for r in known]
+        rows.append([name, *cells, _pooled(known, section, name, key)])
     return table(["", *(r["domain"] for r in known), "all"], rows)
 
 
 def _all(results: Sequence[Result], section: str, name: str, key: str = STRICT) -> list[int | None]:
-    return [d for r in results if section in r for d in r[section][name][key]]
+    return [d for r in results if name in r.get(section, {}) for d in r[section][name][key]]
 
 
 def _pooled(results: Sequence[Result], section: str, name: str, key: str) -> str:
@@ -155,9 +159,10 @@ def mixes(results: Sequence[Result]) -> str:
     def cell(found: Delays) -> str:
         return f"{100 * np.mean([d is not None for d in found]):.0f}%, {_number(median(found))}"
 
-    rows = [
-        [name, *(cell(r["mixes"][name][STRICT]) for r in known), cell(_all(known, "mixes", name))] for name in names
-    ]
+    rows: list[list[str]] = []
+    for name in names:
+        cells = [cell(r["mixes"][name][STRICT]) if name in r["mixes"] else "" for r in known]
+        rows.append([name, *cells, cell(_all(known, "mixes", name))])
     return table(["", *(r["domain"] for r in known), "all"], rows)
 
 
@@ -170,8 +175,8 @@ def pools(results: Sequence[Result]) -> str:
         whole = percent(sum(c for c, _ in counts), sum(n for _, n in counts))
         rows.append([f"{words}: false alarms", *(percent(*c) for c in counts), whole])
     for name in dict.fromkeys(n for r in known for n in r["pools"]["caught"]):
-        found = [r["pools"]["caught"][name] for r in known]
-        cells = [f"{sum(v >= LN_1000 for v in f)} of {len(f)}" for f in found]
+        found: list[list[float]] = [r["pools"]["caught"].get(name, []) for r in known]
+        cells = [f"{sum(v >= LN_1000 for v in f)} of {len(f)}" if f else "" for f in found]
         together = [v for f in found for v in f]
         rows.append([f"{name}: caught", *cells, f"{100 * np.mean([v >= LN_1000 for v in together]):.0f}%"])
     return table(["", *(r["domain"] for r in known), "all"], rows)
@@ -184,7 +189,7 @@ def baselines(results: Sequence[Result]) -> str:
         return ""
     first = known[0]["baselines"]["honest"]
     methods = [(kind, name) for kind in ("mahalanobis", "prada") for name in first[kind]]
-    head = ["", "Guard, all 0.001", *(f"{kind} {name}" for kind, name in methods)]
+    head = ["", "Guard, 0.001", *(f"{kind} {name}" for kind, name in methods)]
     rows: list[list[str]] = []
     for section in ("honest", "shifted"):
         guard = [over(r, section, 0, 1) for r in known]
@@ -194,10 +199,11 @@ def baselines(results: Sequence[Result]) -> str:
             worst = max(np.mean([d is not None for d in r["baselines"][section][kind][name]]) for r in known)
             cells.append(f"{percent(sum(d is not None for d in found), len(found))}, worst {100 * worst:.2g}%")
         rows.append([f"false alarms, {section}", *cells])
-    for attack in known[0]["attacks"]:
-        cells = [_pooled(known, "attacks", attack, STRICT)]
+    for attack in dict.fromkeys(name for r in known for name in r["attacks"]):
+        mine = [r for r in known if attack in r["attacks"]]
+        cells = [_pooled(mine, "attacks", attack, STRICT)]
         for kind, name in methods:
-            cells.append(delay([d for r in known for d in r["baselines"]["attacks"][attack][kind][name]]))
+            cells.append(delay([d for r in mine for d in r["baselines"]["attacks"][attack][kind][name]]))
         rows.append([attack, *cells])
     return table(head, rows)
 
@@ -216,26 +222,32 @@ def without_profile(results: Sequence[Result]) -> str:
                 count, number = count + hits, number + len(sups)
                 cells.append(percent(hits, len(sups)))
             rows.append([f"{variant}: false alarms, structure {alpha:g}", *cells, percent(count, number)])
-        for attack in known[0]["default"][variant]["attacks"] if known else ():
-            found = [r["default"][variant]["attacks"][attack] for r in known]
-            rows.append([f"{variant}: {attack}", *(delay(f) for f in found), delay([d for f in found for d in f])])
+        for attack in dict.fromkeys(name for r in known for name in r["default"][variant]["attacks"]):
+            found: list[list[int | None]] = [r["default"][variant]["attacks"].get(attack, []) for r in known]
+            whole = delay([d for f in found for d in f])
+            rows.append([f"{variant}: {attack}", *(delay(f) if f else "" for f in found), whole])
     return table(["", *(r["domain"] for r in known), "all"], rows)
 
 
 def targets(results: Sequence[Result]) -> str:
-    """Table of issue 5's targets: pooled over domains, and domains in which one is missed."""
+    """Table of issue 5's targets: pooled over domains, and domains in which one is missed.
+
+    At two steps of the usual ladder: the alert at 1e-2, and what follows at 1e-3, of whichever tier.
+    """
     rows: list[list[str]] = []
 
     def row(words: str, section: str, name: str, most: float, latest: float = np.inf) -> None:
-        known = [r for r in results if section in r]
-        whole = _all(known, section, name)
-        bad = [
-            r["domain"]
-            for r in known
-            if median(r[section][name][STRICT]) > most or quantile(r[section][name][STRICT], 0.95) > latest
-        ]
-        met = median(whole) <= most and quantile(whole, 0.95) <= latest
-        rows.append([words, delay(whole), "met" if met else "missed", ", ".join(bad) or "-"])
+        known = [r for r in results if section in r and name in r[section]]
+
+        def met(found: Delays) -> bool:
+            return median(found) <= most and quantile(found, 0.95) <= latest
+
+        cells: list[str] = []
+        for key in (ALERT, STRICT):
+            whole = _all(known, section, name, key)
+            bad = [r["domain"] for r in known if not met(r[section][name][key])]
+            cells += [delay(whole), "met" if met(whole) else "missed", ", ".join(bad) or "-"]
+        rows.append([words, *cells])
 
     for name, most, latest in TARGETS:
         words = f"{name}: median <= {most:g}" + (f", p95 <= {latest:g}" if np.isfinite(latest) else "")
@@ -244,7 +256,16 @@ def targets(results: Sequence[Result]) -> str:
         row(f"sleeper, {name}: median <= {SLEEPER_TARGET} after it turns", "sleepers", name, SLEEPER_TARGET)
     for name in ("uniform 0.25", "hop_skip_jump 0.25"):
         row(f"mix, {name}: median <= {MIX_TARGET}, 80% caught", "mixes", name, MIX_TARGET)
-    return table(["target", "measured", "over all domains", "missed in"], rows)
+    head = [
+        "target",
+        "alert, 1e-2",
+        "over all domains",
+        "missed in",
+        "either tier, 1e-3",
+        "over all domains",
+        "missed in",
+    ]
+    return table(head, rows)
 
 
 def levels(results: Sequence[Result]) -> str:
@@ -274,7 +295,8 @@ def main() -> None:
         "Profiles": levels(results),
         "False alarms": false_alarms(results),
         "By kind of client": kinds(results),
-        "Queries to alarm, all tiers at 1e-3": delays(results, "attacks"),
+        "Queries to alarm at 1e-3, either tier": delays(results, "attacks"),
+        "Queries to alarm, all tiers at 1e-3": delays(results, "attacks", "any 0.001"),
         "Queries to alarm, structure tier at 1e-3": delays(results, "attacks", "structure 0.001"),
         "Queries to alarm, all tiers at 1e-2": delays(results, "attacks", "any 0.01"),
         "Sleepers: queries after they turn": delays(results, "sleepers"),

@@ -109,13 +109,20 @@ class Run:
         return self.world.traces(name, [[self.seed, purpose, which, i] for i in range(number)], length)
 
     def found(self, streams: Iterator[Rows] | list[Rows], start: int = 0) -> Section:
-        """Return queries to alarm from window `start` on, by tier and level."""
+        """Return queries to alarm from window `start` on, by tier and level, and of whichever tier is first.
+
+        Streams that were alarmed before `start` are false alarms, and left out.
+        """
         evidence = [self.watch.evidence(z) for z in streams]
-        return {
-            f"{tier} {alpha:g}": [self.watch.first(e, t, a, start) for e in evidence]
-            for t, tier in enumerate(TIERS)
-            for a, alpha in enumerate(ALPHAS)
-        }
+        result: Section = {}
+        for a, alpha in enumerate(ALPHAS):
+            known = [e for e in evidence if not (e[:start] >= self.watch.thresholds[:, a]).any()]
+            each = [[self.watch.first(e, t, a, start) for e in known] for t in range(len(TIERS))]
+            for tier, found in zip(TIERS, each, strict=True):
+                result[f"{tier} {alpha:g}"] = found
+            pairs = zip(*each, strict=True)
+            result[f"either {alpha:g}"] = [min((d for d in pair if d is not None), default=None) for pair in pairs]
+        return result
 
     def attacks(self) -> Section:
         """Run every attack on its own."""
