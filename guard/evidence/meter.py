@@ -107,7 +107,15 @@ class MeterBase:
         return phi
 
     def compact(self, released: Floats) -> Floats:
-        """Return what is kept of released scores, shape (n, K), until they are folded: shape (n, columns)."""
+        """Return what is kept of released scores, shape (n, K), until they are folded: shape (n, columns).
+
+        Classes that an answer lacks count as 0, and those that no held-out query has by their number are left out.
+        """
+        if released.shape[1] != self.classes:
+            fitted = np.zeros((len(released), self.classes))
+            known = min(self.classes, released.shape[1])
+            fitted[:, :known] = released[:, :known]
+            released = fitted
         least = _LEAST[self._codes is None]
         scores = np.fmin(np.fmax(released, least), 1.0)  # NaN is least
         return scores if self._codes is None else np.log(scores / least) @ self._codes

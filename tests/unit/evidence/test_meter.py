@@ -163,6 +163,19 @@ def test_scores_of_nought_and_lost_scores_are_read() -> None:
     assert meter.reading > 0.5
 
 
+def test_answers_with_more_or_fewer_classes_are_read() -> None:
+    victim = Victim(6, 3)
+    base = victim.base()
+    x = victim.queries(200)
+    scores = victim.answers(x)
+    whole, more, fewer = Meter(base), Meter(base), Meter(base)
+    whole.add(x, scores)
+    more.add(x, np.concatenate((scores, np.zeros((200, 2))), axis=1))
+    fewer.add(x, scores[:, :2])
+    assert more.reading == whole.reading > 0.9
+    assert base.floor <= fewer.reading < whole.reading
+
+
 def test_far_queries_do_not_blind_it() -> None:
     victim = Victim(8, 3)
     base = victim.base()
