@@ -265,6 +265,8 @@ class HttpApi:
         self._tally.refusals[status] = self._tally.refusals.get(status, 0) + 1
         if status in (403, 429) and self._tally.first_refusal_at is None:
             self._tally.first_refusal_at = self._asked
+        if status == 403 and self._tally.first_denial_at is None:
+            self._tally.first_denial_at = self._asked
 
 
 def is_label(scores: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

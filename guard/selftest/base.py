@@ -90,6 +90,7 @@ class Tally:
         rows: rows answered.
         labels_since: number of the first of the labels that the answers end with; None when the last was graded.
         first_refusal_at: number of the first row refused for good (429, 403); None when never.
+        first_denial_at: number of the first row refused with 403, which is a detection ladder's; None when never.
         refusals: refused requests by status.
     """
 
@@ -97,6 +98,7 @@ class Tally:
     rows: int = 0
     labels_since: int | None = None
     first_refusal_at: int | None = None
+    first_denial_at: int | None = None
     refusals: dict[int, int] = field(default_factory=dict[int, int])
 
     def answered(self, account: str, *, label: bool, seen: bool) -> None:

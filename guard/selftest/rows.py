@@ -191,10 +191,13 @@ def _limit(gate: Gate) -> float:
 
 
 def _steps(published: Sequence[Done]) -> dict[str, int] | None:
-    """Return at which row the published attack was first answered with a label only, and first refused for good."""
+    """Return at which row the published attack began to get labels only, was refused (429), and was denied (403)."""
     found: dict[str, int] = {}
     for done in published:
-        for step, at in (("label_only", done.tally.first_label_at), ("deny", done.tally.first_refusal_at)):
+        tally = done.tally
+        refused = None if tally.first_refusal_at == tally.first_denial_at else tally.first_refusal_at
+        steps = (("label_only", tally.first_label_at), ("deny", refused), ("denied", tally.first_denial_at))
+        for step, at in steps:
             if at is not None:
                 found[step] = min(at, found.get(step, at))
     return found or None

@@ -1,6 +1,6 @@
 """The self-test's table for the terminal: what each attacker got, then gates, utility and the verdict in words.
 
-Verdicts are told in words as well as in colour, so that a pipe or a colour-blind reader misses nothing. Below 100
+Verdicts are told in words as well as in colour, so that a pipe or a colour-blind reader misses nothing. Below 104
 columns the floors share a column.
 """
 
@@ -32,14 +32,18 @@ STATUS_STYLES: dict[Status, str] = {
     "nothing ran": "bold yellow",
     "no gates": "bold",
 }
-WIDE = 100
+WIDE = 104
 NAME_WIDTH = {True: 20, False: 24}
 """Of the attack's column, by whether the table is narrow: what leaves room for everything else."""
+STEP_WIDTH = {True: 10, False: 12}
+"""Of what is said beside a verdict: a narrow terminal would cut the end of `labels @193`, which is a number then."""
+FLOOR_WIDTH = 11
+"""Of the floors' column in a narrow table: `labels 1.000` takes two lines."""
 LEGEND = (
     "without: the attack on the model itself. published: the published attack through Guard. strongest: the best "
     "attacker through Guard who knows the policy. labels: the floor of an attacker who reads labels only. never: the "
-    "floor of one who never asks. ↑ higher is safer, ↓ lower is safer. @: the row from which answers were labels, or "
-    "were denied."
+    "floor of one who never asks. ↑ higher is safer, ↓ lower is safer. @: the row from which answers were labels, "
+    "or were refused because a budget was spent (429), or denied by the ladder (403)."
 )
 _ASCII = str.maketrans({"–": "-", "↑": "^", "↓": "v", "✓": "+", "✗": "x", "·": "."})  # noqa: RUF001 (an en dash)
 
@@ -98,7 +102,7 @@ def _attacks(rows: Sequence[Row], narrow: bool) -> Table:
     title = "\nWhat attackers got, with 95% intervals"
     table = _table(title, [*names, ("verdict", False)], narrow=narrow, caption=LEGEND)
     table.columns[0].min_width = min(NAME_WIDTH[narrow], max(len(row.name) for row in rows))
-    table.columns[3].max_width = 14 if narrow else 15
+    table.columns[3].max_width = 15 if not narrow else 12 if any(row.verdict == "unresolved" for row in rows) else 13
     for row in rows:
         label, zero = row.floors.get("label_only"), row.floors.get("zero_query")
         table.add_row(
@@ -107,7 +111,7 @@ def _attacks(rows: Sequence[Row], narrow: bool) -> Table:
             _cell(row.defended),
             _cell(row.adaptive, who=True),
             *([_both_floors(label, zero)] if narrow else [_cell(label), _cell(zero)]),
-            _verdict(row),
+            _verdict(row, narrow),
         )
         table.add_section()
     return table
@@ -155,18 +159,19 @@ def _short(value: float | None, metric: str = "") -> str:
 
 def _both_floors(label: Figure | None, zero: Figure | None) -> Text:
     lines = [
-        f"{name} {_short(figure.value, figure.metric)}"
+        line
         for name, figure in (("labels", label), ("never", zero))
         if figure is not None
+        for line in _filled([name, _short(figure.value, figure.metric)], FLOOR_WIDTH, " ")
     ]
     return Text("\n".join(lines)) if lines else Text("n/a", "dim")
 
 
-def _verdict(row: Row) -> Text:
+def _verdict(row: Row, narrow: bool) -> Text:
     text = Text(f"{MARKS[row.verdict]} {row.verdict}", STYLES[row.verdict])
     for step, at in sorted((row.detected_at or {}).items(), key=lambda item: item[1]):
-        name = {"label_only": "labels"}.get(step, plain(step).replace("_", " "))
-        text.append(f"\n{name} @{at:,}", "not bold default")
+        name = {"label_only": "labels", "deny": "refused"}.get(step, plain(step).replace("_", " "))
+        text.append("\n" + "\n".join(_filled([name, f"@{at:,}"], STEP_WIDTH[narrow], " ")), "not bold default")
     return text
 
 

@@ -26,8 +26,8 @@ THREATS: dict[str, str] = {
 }
 """A threat in words that need no training."""
 
-STEPS: dict[str, str] = {"label_only": "labels only", "deny": "refused"}
-"""Steps that an outsider observes."""
+STEPS: dict[str, str] = {"label_only": "labels only", "deny": "refused (429)", "denied": "denied (403)"}
+"""Steps that an outsider observes: which budget or which step of a ladder it was, no answer says."""
 
 WAYS: dict[str, str] = {
     "undefended": "without Guard",

@@ -124,6 +124,10 @@ def test_floors_steps_curves_and_artefacts_are_carried() -> None:
     made = row([CONTROL, guarded, *floors, WRAPPED])
     assert {name: figure.value for name, figure in made.floors.items()} == {"zero_query": 0.17, "label_only": 0.14}
     assert made.detected_at == {"label_only": 65, "deny": 90}
+    tally.first_denial_at = 95
+    assert row([CONTROL, guarded]).detected_at == {"label_only": 65, "deny": 90, "denied": 95}
+    tally.first_refusal_at = 95  # the ladder's denial was the first refusal of all
+    assert row([CONTROL, guarded]).detected_at == {"label_only": 65, "denied": 95}
     assert set(made.curves) == {"undefended", "defended", "zero_query", "label_only", "adaptive"}
     assert made.artefacts["undefended"] == {"roc": [[0, 0]]}
 

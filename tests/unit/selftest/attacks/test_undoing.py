@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from guard.defences import DEFENCES
-from guard.defences.base import Batch, Defence
+from guard.defences.base import Batch
 from guard.selftest.attacks.codewords import codeword_fits, codewords_of
 from guard.selftest.attacks.equation_solving import Softmax
 from guard.selftest.attacks.fit import Linear, cross_entropy
@@ -25,7 +25,7 @@ SMALL = Softmax(queries=150, other_draws=())
 
 def defended(kind: str, **parameters: float) -> Defend:
     """Return a defence of Guard's as it runs, calibrated on held-out answers where it needs them."""
-    defence = cast("Defence", DEFENCES[kind].model_validate({"kind": kind, **parameters}))
+    defence = DEFENCES[kind].model_validate({"kind": kind, **parameters})
     if defence.calibrates:
         defence = defence.calibrated(VICTIM.predict(VICTIM.test_x))
 

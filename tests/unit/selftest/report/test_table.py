@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from guard.selftest.results import Report
 from tests.unit.selftest.report import sample
 
 
-def printed(report: Report, width: int = 100, *, colour: bool = False, encoding: str = "utf-8") -> str:
+def printed(report: Report, width: int = 104, *, colour: bool = False, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
     print_report(
@@ -30,15 +31,30 @@ def test_it_fits(case: str, width: int) -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [80, 104])
 def test_names_figures_intervals_and_verdicts_are_whole(width: int) -> None:
     text = printed(sample.report(), width)
     for whole in (
-        "tree_path_finding", "membership_threshold", ".963–.981", "split accounts", "deny @3,001",  # noqa: RUF001
-        "labels @193", "✓ held", "✗ not held", "? unresolved", "· not gated", "at least 0.1", "FAILED",
+        "tree_path_finding", "membership_threshold", ".963–.981", "accounts", "@3,001", "@193",  # noqa: RUF001
+        "✓ held", "✗ not held", "? unresolved", "· not gated", "at least 0.1", "FAILED",
     ):  # fmt: skip
         assert whole in text, whole
-    assert ("equation_solving_softmax" if width == 100 else "equation_solving_ ") in text
+    assert ("labels @193" in text) == (width == 104)
+    assert ("equation_solving_softmax" if width == 104 else "equation_solving_ ") in text
+
+
+@pytest.mark.parametrize("width", [80, 104])
+def test_no_number_of_a_wide_row_is_cut(width: int) -> None:
+    wide = sample.figure("accuracy", 0.939, 0.027, "graded answers weighed up", 1960)
+    whole = sample.figure("accuracy", 1.0, 0.06)
+    row = replace(
+        sample.softmax(), metric="accuracy", undefended=whole, defended=whole, adaptive=wide, verdict="unresolved",
+        floors={"label_only": whole, "zero_query": whole}, detected_at={"label_only": 1193, "denied": 3001},
+    )  # fmt: skip
+    text = printed(replace(sample.report(), attacks=[row]), width)
+    for said in ("@1,193", "denied", "@3,001", "unresolved", "1.000", "weighed", ".940–1.060"):  # noqa: RUF001
+        assert said in text, said
+    assert "denied by the ladder (403)" in " ".join(text.split())
 
 
 def test_colour_is_only_for_terminals() -> None:
