@@ -20,6 +20,10 @@ METRICS: dict[str, tuple[bool, str]] = {
     "agreement": (False, "share of held-out data on which the copy names the model's class"),
     "agreement_uniform": (False, "the same on uniform random inputs"),
     "cosine": (False, "cosine between the copy's and the model's weights"),
+    "value_error": (
+        True,
+        "mean error of the copy's values on held-out data, in standard deviations of the model's values",
+    ),
     "score_advantage": (False, "by how much scores bring the copy's surrogate_l1 closer than labels do"),
     "correlation": (False, "correlation of the recovered prototype with the class mean of the training data"),
     "accuracy": (False, "share of hidden attribute values guessed right"),

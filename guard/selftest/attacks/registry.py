@@ -13,6 +13,7 @@ from guard.selftest.base import Attack
 MODULES: tuple[str, ...] = (
     "equation_solving",
     "equation_solving_mlp",
+    "values",
     "retrain",
     "knockoff",
     "jbda",
