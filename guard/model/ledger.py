@@ -62,7 +62,7 @@ class Charge(NamedTuple):
         budget: the budget's stable name inside its ledger, such as `rows/client` or `information/group`.
         scope: `client:NAME`, `group:NAME` or `model`.
         window_s: window length in whole seconds; 0 is for ever.
-        limit: greatest `spent`; at least 1.
+        limit: greatest `spent`; 0 of a budget that is closed.
         amount: rows; at least 1.
         then: what happens to a call that does not fit.
         hard_limit: greatest `total` once label-only; None for no such limit.

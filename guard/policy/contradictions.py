@@ -170,8 +170,7 @@ def warn_route(route: Route, at: str) -> list[Problem]:
             )
         )
     for i, budget in enumerate(route.budgets):
-        auto = getattr(budget, "graded_answers", None) == "auto"
-        if auto and (route.inputs is None or route.inputs.size is None):
+        if budget.scales and (route.inputs is None or route.inputs.size is None):
             hint = "declare inputs.size; until then the smallest query that the model has answered counts"
             warnings.append(
                 Problem("the dimension of a query is not declared", f"{at}.budgets[{i}].graded_answers", hint=hint)

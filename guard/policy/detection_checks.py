@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
+import numpy as np
+
+from guard.budgets.information import Information
 from guard.budgets.privacy import Privacy
 from guard.defences.base import Defence
 from guard.defences.mechanism import Mechanism
@@ -12,6 +15,7 @@ from guard.detectors import DETECTORS
 from guard.detectors.profile import Profile
 from guard.detectors.setup import unavailable
 from guard.errors import Problem
+from guard.evidence.meter import MARGIN
 from guard.policy.contradictions import below, check_steps
 from guard.policy.detection import Exempt, Rung
 from guard.policy.plan import RoutePlan
@@ -67,9 +71,18 @@ def misfits(profile: Profile, route: Route) -> list[str]:
 
 
 def check_meters(route: Route, profile: Profile | None, at: str) -> list[Problem]:
-    """Return what information meters lack: held-out queries to read them on."""
+    """Return what information meters lack: held-out queries to read them on, and room above the commonest label."""
     if profile is not None and len(profile.held_out) and len(profile.held_out_top):
-        return []
+        floor = float(np.bincount(profile.held_out_top).max() / len(profile.held_out_top))
+        hint = (
+            f"above {floor + MARGIN:.2f}, or without meter" if floor + MARGIN < 1 else "drop meter; parameters bounds"
+        )
+        said = f"closes at its first reading: the commonest label alone agrees {floor:.2f}, and the margin is {MARGIN}"
+        return [
+            Problem(said, f"{at}.budgets[{i}].meter", hint=hint)
+            for i, budget in enumerate(route.budgets)
+            if isinstance(budget, Information) and budget.meter is not None and budget.meter <= floor + MARGIN
+        ]
     lacks = "and there is none" if profile is None else "and this one holds none that were answered"
     message = f"the meter is read on a profile's held-out queries, {lacks}"
     return [

@@ -226,9 +226,8 @@ class _Pages:
 
     async def _budget(self, ledger: str, budget: Budget, route: RoutePlan, sighting: Sighting, now_s: float) -> Object:
         size = route.inputs.size if route.inputs is not None else None
-        scales = getattr(budget, "graded_answers", None) == "auto"
         # A limit that scales with a dimension nobody has declared is only known request by request.
-        limit = None if scales and size is None else budget.limit_for(size or 1)
+        limit = None if budget.scales and size is None else budget.limit_for(size or 1)
         charge = Charge(budget.name, budget.scope(sighting.client), budget.window_s, limit or 1, 1)
         spend = await self._state.spend(ledger, charge, now_s)
         left = None if limit is None else max(0, limit - spend.spent)

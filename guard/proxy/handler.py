@@ -310,7 +310,9 @@ class Handler:
         if x.receipt is not None:
             for charge, spend, charged in zip(x.charges, x.receipt.spends, x.receipt.charged, strict=True):
                 metrics.charge(charge.budget, charged.spent if charge.event is None else charge.rows)
-                metrics.remaining(charge.budget, charge.window(x.now_s), 1.0 - spend.spent / charge.limit)
+                # A limit of 0 is a budget that an information meter has closed.
+                left = 1.0 - spend.spent / charge.limit if charge.limit > 0 else 0.0
+                metrics.remaining(charge.budget, charge.window(x.now_s), left)
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)
         self.marks.note(x.call.headers, x.route.name, x.client)

@@ -94,7 +94,9 @@ class Meters:
         profile = detection.profile
         base = self._bases.get(profile.digest)
         if base is None:
-            classes = profile.answers.shape[1] if profile.answers.size else int(profile.held_out_top.max()) + 1
+            declared = route.outputs.classes
+            seen = profile.answers.shape[1] if profile.answers.size else int(profile.held_out_top.max()) + 1
+            classes = seen if declared is None else len(declared)
             base = MeterBase(profile.held_out, profile.held_out_top, classes, self._salt)
             if len(self._bases) >= 64:
                 self._bases.popitem(last=False)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from guard.detectors.profile import encode
 from guard.model.exchange import Reply
 from guard.state.memory import MemoryState
 from tests.support.fakes import Answered, Guarded, Seen
+from tests.support.simulated_profile import client, profile, softmax
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -264,3 +266,52 @@ async def test_a_bare_address_is_degraded_where_others_are_denied(tmp_path: Path
     answers = [await ask(guard, row[None]) for row in finite_differences(np.random.default_rng(12), 300)]
     assert {answer.status for answer in answers} == {200}
     assert labels_only(answers[-1])
+
+
+def with_meter(folder: Path, meter: str, state: MemoryState | None = None) -> Guarded:
+    """A route with a profile whose information budget has a meter."""
+    (folder / "m.profile.json").write_bytes(encode(profile(16, 5)))
+    names = ("thief", "customer")
+    (folder / "keys").write_text("".join(f"{n}:{hashlib.sha256(n.encode()).hexdigest()}\n" for n in names))
+    text = f"""version: 1
+identity: [{{kind: api_key, header: x-api-key, keys_file: {folder / "keys"}}}]
+routes:
+  - name: m
+    api: open_inference
+    profile: m.profile.json
+    ladder: [{{false_alarm: 1.0e-9, action: alert}}]
+    budgets: [{{kind: information, per: client, graded_answers: 5000, meter: {meter}, then: label_only}}]
+"""
+    made = Guarded(text, folder, state=state)
+    made.handler.watching.adopt(made.plans.current.plan)
+
+    def answer(seen: Seen) -> Reply:
+        tensor = json.loads(seen.body)["inputs"][0]
+        found = softmax(np.asarray(tensor["data"], dtype=float).reshape(tensor["shape"]), 5)
+        out = {"name": "p", "shape": list(found.shape), "datatype": "FP64", "data": found.ravel().tolist()}
+        body = json.dumps({"model_name": "m", "outputs": [out]}).encode()
+        return Reply(200, [(b"content-type", b"application/json")], body)
+
+    made.upstream.answer = answer
+    return made
+
+
+async def test_a_meter_closes_the_budget_of_who_learns_too_much_and_of_nobody_else(tmp_path: Path) -> None:
+    guard = with_meter(tmp_path, "0.95")
+    rows = client(np.random.default_rng(1), 16, 600)
+    closed = await until_degraded(guard, rows)
+    assert 8 < closed < 400
+    assert labels_only(await ask(guard, rows[:1])), "a repeat is free, and is not graded either"
+    assert not labels_only(await ask(guard, rows[:1], "customer"))
+    text = b"".join([piece async for piece in guard.metrics.expose()]).decode()
+    assert 'guard_information_meter_count{route="m"} 1' in text
+    assert 'guard_budget_remaining_ratio{budget="information/client",route="m"} 0' in text
+
+
+async def test_a_reading_outlives_a_restart(tmp_path: Path) -> None:
+    state = MemoryState()
+    rows = client(np.random.default_rng(1), 16, 600)
+    first = with_meter(tmp_path, "0.95", state)
+    assert await until_degraded(first, rows) > 0
+    await first.handler.watching.sync()
+    assert labels_only(await ask(with_meter(tmp_path, "0.95", state), rows[-1:]))
