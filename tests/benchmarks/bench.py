@@ -28,6 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
+from guard.detectors.profile import encode
+from tests.support.simulated_profile import profile
+
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOADS = {"30 -> 10": (1, 30, 10), "30 -> 1,000": (1, 30, 1000), "64 x 64 -> 64 x 10": (64, 64, 10)}
 GOALS = {"30 -> 10": 0.20, "30 -> 1,000": 0.10, "64 x 64 -> 64 x 10": 0.07}
@@ -44,6 +47,24 @@ routes:
     budgets:
       - {kind: rows, per: client, limit: 9000000000000000, window: 24h, then: deny}
 """
+WATCHED = """version: 1
+name: watched
+routes:
+""" + "".join(
+    f"""  - name: m{number}
+    api: open_inference
+    match: {{path: /v2/models/m{number}/infer}}
+    profile: {features}.profile.json
+    ladder: [{{false_alarm: 1.0e-2, action: alert}}, {{tier: structure, false_alarm: 1.0e-3, action: alert}}]
+    defences:
+      - {{kind: noise, mechanism: gaussian, scale: 0.02, reuse: query}}
+      - {{kind: top_k, k: 3}}
+      - {{kind: round, decimals: 2}}
+    budgets:
+      - {{kind: rows, per: client, limit: 9000000000000000, window: 24h, then: deny}}
+"""
+    for number, (_, features, _) in enumerate(PAYLOADS.values())
+)
 EMPTY = """version: 1
 name: empty
 routes: [{name: bench, api: open_inference}]
@@ -132,8 +153,11 @@ def contenders(folder: Path, upstream: int, only: str | None) -> list[Contender]
     url = f"http://127.0.0.1:{upstream}"
     (folder / "policy.yaml").write_text(POLICY)
     (folder / "empty.yaml").write_text(EMPTY)
+    (folder / "watched.yaml").write_text(WATCHED)
+    for features in {features for _, features, _ in PAYLOADS.values()}:
+        (folder / f"{features}.profile.json").write_bytes(encode(profile(features, 10)))
     (folder / "aio.py").write_text(AIOHTTP)
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port() for _ in range(6)]
     (folder / "pass.conf").write_text(PASS_CONF % {"dir": folder, "port": ports[0], "upstream": upstream})
 
     def guard(policy: str, state: str, port: int) -> list[str]:
@@ -149,6 +173,9 @@ def contenders(folder: Path, upstream: int, only: str | None) -> list[Contender]
             "Guard, noise + top_k + round + rows budget, `memory:`", guard("policy.yaml", "memory:", ports[2]), ports[2]
         ),
         Contender("the same, `sqlite:`", guard("policy.yaml", f"sqlite:{folder / 'g.db'}", ports[3]), ports[3]),
+        Contender(
+            "the same, `memory:`, all detectors with a profile", guard("watched.yaml", "memory:", ports[5]), ports[5]
+        ),
         Contender("aiohttp passthrough", [sys.executable, str(folder / "aio.py"), url, str(ports[4])], ports[4]),
     ]
     return [c for c in made if only is None or c.name.startswith("nginx") or re.search(only, c.name)]
@@ -252,7 +279,7 @@ def report(all_: list[Contender], rounds: int, seconds: int) -> str:
         f"{time.strftime('%Y-%m-%d')}.",
         "",
     ]
-    guarded = next((c for c in all_ if "memory" in c.name), None)
+    guarded = next((c for c in all_ if c.name.endswith("budget, `memory:`")), None)
     if guarded is not None:
         lines += ["| goal at 32 connections, requests/s ÷ nginx | least | reached |", "|---|---|---|"]
         for payload, goal in GOALS.items():
@@ -302,7 +329,7 @@ def main() -> int:
     if missing:
         print(f"make bench needs {', '.join(missing)}: apt-get install nginx-light wrk util-linux", file=sys.stderr)
         return 3
-    folder = ROOT / ".bench"
+    folder = ROOT / ".bench" / "proxy"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "www").mkdir(parents=True)
     write_payloads(folder)
