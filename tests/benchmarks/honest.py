@@ -148,11 +148,12 @@ def week(rng: np.random.Generator, customers: int) -> Floats:
 
 
 def stream(seed: int, number: int, n: int) -> Floats:
-    """Return one customer's queries, as many as it takes."""
-    parts: list[Floats] = []
+    """Return one customer's queries, as many as it takes: who asks for long stays of a kind, about other data."""
+    kind, rows = customer(seed, number)
+    parts = [rows]
     while sum(map(len, parts)) < n:
-        parts.append(customer(seed, number + 100_000 * len(parts))[1])
-    return np.concatenate(parts)[:n] if parts else np.empty((0, 64))
+        parts.append(customer(seed, number + 100_000 * len(parts), kind=kind)[1])
+    return np.concatenate(parts)[:n]
 
 
 def use(
@@ -172,6 +173,7 @@ def use(
         {
             "policy": policy,
             "seed": seed,
+            "kind": customer(seed + 50_000, i)[0],
             "use": len(asked),
             "answered": 0,
             "worse": 0,
@@ -179,7 +181,7 @@ def use(
             "usual l1": 0.0,
             "changed": 0,
         }
-        for asked in rows
+        for i, asked in enumerate(rows)
     ]
     at = [0] * customers
     for day in range(DAYS):
@@ -217,12 +219,13 @@ def _tell(record: Record, account: Account, usual: Account, rows: Floats, model:
         answers = account.ask(rows)
     except Refused as error:
         answers = np.empty((0, 10)) if error.answers is None else error.answers
+    if not len(answers):
+        return
     truth = model.predict(rows[: len(answers)])
     record["answered"] += len(answers)
-    if len(answers):
-        normal = usual.ask(rows[: len(answers)])
-        record["worse"] += int((np.abs(answers - normal).max(axis=1) > 1e-9).sum())
-        record["usual l1"] += float(np.abs(normal - truth).sum())
+    normal = usual.ask(rows[: len(answers)])
+    record["worse"] += int((np.abs(answers - normal).max(axis=1) > 1e-9).sum())
+    record["usual l1"] += float(np.abs(normal - truth).sum())
     record["l1"] += float(np.abs(answers - truth).sum())
     record["changed"] += int((answers.argmax(axis=1) != truth.argmax(axis=1)).sum())
 
@@ -335,13 +338,8 @@ class _Cached:
 
 def summary(us: Floats) -> Record:
     """Return quantiles of times."""
-    return {
-        "n": len(us),
-        "mean": us.mean(),
-        "p50": np.median(us),
-        "p90": np.quantile(us, 0.9),
-        "p99": np.quantile(us, 0.99),
-    }
+    quantiles = {f"p{q}": float(np.quantile(us, q / 100)) for q in (5, 10, 25, 50, 75, 90, 99)}
+    return {"n": len(us), "mean": float(us.mean()), **quantiles}
 
 
 def compared(a: Floats, b: Floats, rng: np.random.Generator) -> Record:
@@ -372,6 +370,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="of digits' customers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", default=["digits", "loans"])
+    parser.add_argument("--policies", nargs="*", help="for use; all when it is left out")
+    parser.add_argument("--read", type=Path, nargs="+", help="for use: print the table of earlier outputs, run nothing")
     parser.add_argument("--customers", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=8000, help="of three requests each")
     options = parser.parse_args()
@@ -386,14 +386,16 @@ def main() -> None:
                         records.append(record)
         print(markdown(records))
     elif options.what == "use":
-        for seed in options.seeds:
+        for path in options.read or ():
+            records += [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+        for seed in () if options.read else options.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 for policy, text in policies(Path(folder), options.profile).items():
-                    records += use(policy, text, Path(folder), seed, options.customers, loop)
-                    print(
-                        markdown(by_use([r for r in records if r["seed"] == seed and r["policy"] == policy])),
-                        flush=True,
-                    )
+                    if options.policies and policy not in options.policies:
+                        continue
+                    for record in use(policy, text, Path(folder), seed, options.customers, loop):
+                        print(json.dumps(record), flush=True)
+                        records.append(record)
         print(markdown(by_use(records)))
     else:
         print(json.dumps(timing(options.profile, options.rounds, loop, options.seeds[0]), indent=1))

@@ -17,7 +17,7 @@ import orjson
 from guard.calibrate.findings import Findings, Settings
 from guard.calibrate.fit import make_profile
 from guard.calibrate.read import ClientLog
-from guard.calibrate.simulated import USUAL, client, domain
+from guard.calibrate.simulated import USUAL, Kind, client, domain
 from guard.detectors.profile import Profile, encode
 from guard.detectors.sketch import Sketch, Sketcher
 from guard.model.arrays import Floats
@@ -38,19 +38,21 @@ BOUNDS = "{kind: vector, size: 64, low: 0, high: 16}"
 _SALT = b"customers of the lab"
 
 
-def customer(seed: int, number: int, rows: int | None = None) -> tuple[str, Floats]:
+def customer(seed: int, number: int, rows: int | None = None, kind: Kind | None = None) -> tuple[Kind, Floats]:
     """Return an honest customer's kind and queries about digits.
 
     Args:
         seed: of all customers.
         number: whose.
         rows: how many, 2,048 at most; None for 256 to 2,048, log-uniform.
+        kind: of customer; None for any, in the usual shares.
     """
+    shares: dict[Kind, float] = USUAL if kind is None else {kind: 1.0}
     attempt = 0
     while True:  # how long a client is, is drawn with everything else of it
-        kind, found = client(domain("digits"), np.random.default_rng([seed, number, attempt]), USUAL)
+        drawn, found = client(domain("digits"), np.random.default_rng([seed, number, attempt]), shares)
         if rows is None or len(found) >= rows:
-            return kind, np.asarray(found[:rows], dtype=np.float64)
+            return drawn, np.asarray(found[:rows], dtype=np.float64)
         attempt += 1
 
 
