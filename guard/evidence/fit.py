@@ -17,7 +17,8 @@ from guard.evidence.values import BINS, Signal
 from guard.model.arrays import Floats, Ints
 
 PROTOTYPES = 64
-QUANTILES = (0.5, 0.8, 0.92, 0.97, 0.99, 0.997, 0.999)
+QUANTILES = (0.5, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
+"""Where windows are cut: far out, where honest windows seldom are and those of an attack pile up."""
 KAPPAS = (2.0, 8.0, 32.0)
 """How much the average client counts beside a client's own windows: chosen by how well half a stream tells the rest."""
 MOST_PSEUDO = 40.0
