@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     from guard.selftest.api import Unreachable
     from guard.selftest.attacks.registry import attack_named
     from guard.selftest.transplant import choose_route
-    from guard.selftest.tuning.bench import RunnerBench, Silent
+    from guard.selftest.tuning.bench import RunnerBench, Silent, spread_of
     from guard.selftest.tuning.search import Wanted, search
     from guard.selftest.tuning.space import candidates
     from guard.selftest.tuning.write import draw_front, policy_text
@@ -111,7 +111,8 @@ def _run(args: argparse.Namespace) -> int:
     probe = str(attacked[0].attack) if attacked else PROBE
     metric = attack_named(probe).metric
     wanted = Wanted(gates, probe, metric, args.objective, args.max_mean_l1, args.minutes)
-    choices = list(candidates(policy, route))
+    spread = spread_of(target, route, args.seed)
+    choices = list(candidates(policy, route, answers=target.name != "lab", spread=spread))
     bench = RunnerBench(policy, route, target, args.seed, args.workers, Silent())
     say = Console(stderr=True)
     with say.status("starting") as status:

@@ -2,8 +2,8 @@
 
 Outputs, ensemble, claim, defences, budgets, detectors, ladder, fields and mode are the policy's. Match, selectors,
 identity, upstream headers, limits of time, exceptions and the profile belong to where the policy is deployed, and are
-replaced; every replacement is said. Inputs are the victim's as far as the policy declares its own: a policy that bounds nothing is tested with nothing
-bounded.
+replaced, and so is what needs a profile's answers; every replacement is said. Inputs are the victim's as far as the
+policy declares its own: a policy that bounds nothing is tested with nothing bounded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ ACCOUNTS = 48
 """Keys that an attacker holds: the first 32 are customers of their own, the others belong to one customer."""
 ALONE = 32
 KEY_HEADER = "x-api-key"
+CODED = 0.1
+"""Step of the grid that stands for a codebook."""
 PATIENCE_S = 30.0
 """How long the lab's Guard waits for all models of an ensemble."""
 _DECIDES = (
@@ -118,6 +120,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         if "detectors" in made:
             made["detectors"] = "default"  # what needs a profile has none here
         said.append("profile: dropped, nobody has recorded the lab's customers; detection runs on the shipped null")
+    said += _uncalibrated(made, profiled=route.profile is not None)
     if policy.upstream_headers or policy.forward_headers:
         said.append("upstream_headers and forward_headers: dropped")
     outputs = cast("dict[str, Any]", made.get("outputs", {}))  # Any: plain YAML data
@@ -139,6 +142,25 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         made["inputs"] = inputs
     said.append(about)
     return Transplant(_around(policy, made), tuple(said), shards=shards)
+
+
+def _uncalibrated(made: dict[str, Any], *, profiled: bool) -> list[str]:  # Any: plain YAML data
+    """Make the defences of a route, and of its ladder, do without the answers of a profile; say what changed."""
+    said: dict[str, None] = {}
+    for owner in (made, *made.get("ladder", ())):
+        defences = owner.get("defences", [])
+        for i, defence in enumerate(defences):
+            if defence["kind"] == "codebook":
+                defences[i] = {"kind": "grid", "step": CODED}
+                said[
+                    f"codebook: replaced by a grid of {CODED:g}, as the lab has no calibration answers; copies come "
+                    "closer through a grid, and honest scores move less"
+                ] = None
+            elif profiled and defence["kind"] == "grid" and defence.get("step", "auto") == "auto":
+                said["grid: step auto is .05 here, as without calibration answers; the profile's may say another"] = (
+                    None
+                )
+    return list(said)
 
 
 def shards_of(ensemble: Ensemble | None) -> int:

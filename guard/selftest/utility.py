@@ -13,14 +13,21 @@ from guard.selftest.results import Utility
 
 BINS = 15
 TIMED = 200
+MANY = 8
+"""Users, from which on one is spared to ask everything."""
 
 
 def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: Floats, y: Ints | None) -> Utility:
     """Ask held-out rows through Guard, spread over users, and time single rows on both ways in turns.
 
+    Nobody of these users asks enough for a detector to say anything. So where there are some to spare one more asks all
+    rows, in order, and what a ladder denies it (403) counts as refused, if that is the larger share; what a budget
+    makes of so many rows is what the policy wants.
+
     Args:
         victim: the model's name.
-        users: honest users; the last one asks for the timing, since its answers do not count.
+        users: honest users; the last one asks for the timing, since its answers do not count, and of `MANY` and more
+            the last but one asks everything.
         direct: the model itself.
         x: held-out rows.
         truth: the undefended model's own scores, shape (n, k).
@@ -28,7 +35,8 @@ def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: 
     """
     answered: list[int] = []
     parts: list[Floats] = []
-    asking = users[:-1] or users
+    busy = users[-2] if len(users) >= MANY else None
+    asking = users[: -1 if busy is None else -2] or users
     share = -(-len(x) // len(asking))
     for number, user in enumerate(asking):
         rows = range(number * share, min(len(x), (number + 1) * share))
@@ -49,7 +57,7 @@ def measure_utility(victim: str, users: list[Api], direct: Api, x: Rows, truth: 
         calibration_error_before=None if labels is None else calibration_error(true, labels),
         added_p50_ms=p50,
         added_p99_ms=p99,
-        refused=1.0 - len(answered) / len(x),
+        refused=max(1.0 - len(answered) / len(x), 0.0 if busy is None else denied(busy, x)),
         rows=len(x),
         accuracy=None if labels is None else float((released.argmax(axis=1) == labels).mean()),
         accuracy_before=None if labels is None else float((true.argmax(axis=1) == labels).mean()),
@@ -61,6 +69,16 @@ def _answers(user: Api, x: Rows, classes: int) -> Floats:
         return user.ask(x)
     except Refused as error:
         return error.answers if error.answers is not None else np.empty((0, classes))
+
+
+def denied(user: Api, x: Rows) -> float:
+    """Return the share of all rows that is denied (403) to a user who asks them in order."""
+    try:
+        user.ask(x)
+    except Refused as error:
+        if error.status == 403:
+            return 1.0 - (0 if error.answers is None else len(error.answers)) / len(x)
+    return 0.0
 
 
 def calibration_error(scores: Floats, labels: Ints) -> float:

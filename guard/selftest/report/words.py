@@ -44,7 +44,7 @@ UTILITY: dict[str, str] = {
     "calibration_error": "expected calibration error of the released scores, 15 bins",
     "added_p50_ms": "median latency that Guard adds, in milliseconds",
     "added_p99_ms": "99th percentile of the guarded latencies less that of the direct ones, in milliseconds",
-    "refused": "share of honest rows refused",
+    "refused": "share of honest rows refused, to users who ask little, or denied (403) to one who asks them all",
     "accuracy_lost": "accuracy of the undefended model less that of the released answers",
 }
 

@@ -6,11 +6,17 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from guard.policy.compile import digest
 from guard.policy.schema import Policy, Route
 from guard.selftest.attacks.registry import attack_named
+from guard.selftest.lab.registry import victim
+from guard.selftest.lab.target import Lab
 from guard.selftest.results import Report, Utility
 from guard.selftest.runner import Listener, Runner, Settings, Target
+from guard.selftest.targets.own import OwnModel
+from guard.selftest.targets.world import prepared_rows
 from guard.selftest.tuning.space import Candidate
 
 
@@ -65,6 +71,23 @@ class RunnerBench:
             raise KeyboardInterrupt
         self.seen[str(candidate), names] = report
         return report
+
+
+def spread_of(target: Target, route: Route, seed: int) -> float | None:
+    """Return the interquartile range of the values that a target's model answers, by labels; None where unknown.
+
+    Args:
+        target: the model.
+        route: in front of it.
+        seed: of the lab's split.
+    """
+    if isinstance(target, Lab):
+        y = victim("diabetes", seed).knows.own_y if route.outputs.kind == "value" else None
+    elif isinstance(target, OwnModel) and target.spec.layout.classes == 1:
+        y = prepared_rows(target.spec, 0).knows.own_y
+    else:
+        y = None
+    return None if y is None else float(np.subtract(*np.percentile(y, [75, 25])))
 
 
 class Silent(contextlib.nullcontext[None]):

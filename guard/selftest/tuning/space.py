@@ -1,7 +1,8 @@
 """What `guard tune` tries: defences with their strengths, and budgets, from those that cost honest users least.
 
 A candidate is a change of one route. Candidates that the route's outputs or inputs do not suit are left out by the
-compiler's own rules, so the same list serves every kind of model.
+compiler's own rules, so the same list serves every kind of model. Ladders are not searched: a route keeps its own, and
+what a candidate costs and holds is measured with it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,23 @@ DEFENCES: tuple[tuple[Spec, ...], ...] = (
     ({"kind": "round", "decimals": 2},),
     ({"kind": "grid", "step": 0.02},),
     ({"kind": "round", "decimals": 1},),
+    ({"kind": "grid", "step": "auto"},),
     ({"kind": "grid", "step": 0.05},),
     ({"kind": "top_k", "k": 3}, {"kind": "grid", "step": 0.05}),
     ({"kind": "grid", "step": 0.1},),
+    ({"kind": "codebook", "epsilon": 0.1},),
+    ({"kind": "codebook", "epsilon": 0.2},),
     ({"kind": "grid", "step": 0.2},),
     ({"kind": "top_k", "k": 1}, {"kind": "round", "decimals": 1}),
     ({"kind": "top_k", "k": 1}, {"kind": "levels"}),
     ({"kind": "label_only"},),
+    ({"kind": "boundary_response", "margin": 0.05}, {"kind": "label_only"}),
 )
-"""For probabilities; `round` suits values too. What is dominated by labels alone (noise, temperature) is not here."""
+"""For probabilities; `round` suits values too. What is dominated by labels alone (noise, temperature, reverse_sigmoid)
+or undone by whoever reads the source (bounded_shift) is not here."""
+
+BINS = (0.1, 0.25, 0.5)
+"""Widths of `bin` for values, in interquartile ranges of the model's values."""
 
 ALLOWANCES: tuple[float | None, ...] = (None, 3.0, 1.0, 1 / 3)
 """Graded answers a feature, per client and per group, then labels; None: no such budget. From the loosest."""
@@ -65,10 +74,10 @@ class Candidate:
         made["defences"] = [dict(spec) for spec in self.defences]
         kept = [b for b in made.get("budgets", []) if b["kind"] != "information" or b.get("mode") == "shadow"]
         made["budgets"] = kept + self._budgets()
-        routes = tuple(Route.model_validate(made) if r is route else r for r in policy.routes)
-        changed = policy.model_copy(update={"routes": routes})
-        compile_policy(changed, api="open_inference")
-        return changed
+        # A codebook has no codewords before its profile is read. A grid suits what it suits.
+        stand_in = [{"kind": "grid"} if spec["kind"] == "codebook" else spec for spec in made["defences"]]
+        compile_policy(_with(policy, route, {**made, "defences": stand_in}), api="open_inference")
+        return _with(policy, route, made)
 
     def _budgets(self) -> list[Spec]:
         if self.allowance is None:
@@ -78,15 +87,30 @@ class Candidate:
         return [{**rule, "per": "client"}, {**rule, "per": "group"}]
 
 
-def candidates(policy: Policy, route: Route, allowances: Sequence[float | None] = ALLOWANCES) -> Iterator[Candidate]:
+def candidates(
+    policy: Policy,
+    route: Route,
+    allowances: Sequence[float | None] = ALLOWANCES,
+    *,
+    answers: bool | None = None,
+    spread: float | None = None,
+) -> Iterator[Candidate]:
     """Yield the candidates that suit a route; budgets vary fastest.
 
     Args:
         policy: the operator's.
         route: the one that is tuned.
         allowances: which budgets.
+        answers: calibration answers are there where candidates are measured, for `codebook` and `grid` of step `auto`,
+            which without any is .05; None: as the route names a profile. The lab has none.
+        spread: interquartile range of the model's values; None leaves `bin` out.
     """
-    for defences in DEFENCES:
+    learns = route.profile is not None if answers is None else answers and route.profile is not None
+    widths = [] if not spread else [float(f"{share * spread:.3g}") for share in BINS]
+    bins: list[tuple[Spec, ...]] = [({"kind": "bin", "width": width},) for width in widths]
+    for defences in (*DEFENCES, *bins):
+        if not learns and any(spec["kind"] == "codebook" or spec.get("step") == "auto" for spec in defences):
+            continue
         for allowance in allowances:
             candidate = Candidate(defences, allowance)
             if allowance is not None and any(spec["kind"] == "label_only" for spec in defences):
@@ -96,6 +120,11 @@ def candidates(policy: Policy, route: Route, allowances: Sequence[float | None] 
             except PolicyError:
                 continue
             yield candidate
+
+
+def _with(policy: Policy, route: Route, made: Spec) -> Policy:
+    routes = tuple(Route.model_validate(made) if r is route else r for r in policy.routes)
+    return policy.model_copy(update={"routes": routes})
 
 
 def _words(spec: Spec) -> str:

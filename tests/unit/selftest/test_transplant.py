@@ -168,3 +168,33 @@ def test_every_preset_can_be_transplanted(tmp_path: Path, preset: str) -> None:
     assert plan.routes[0].defences == original.routes[0].defences
     assert plan.routes[0].budgets == original.routes[0].budgets
     assert cast("object", plan.routes[0].inputs) == original.routes[0].inputs
+
+
+CODED = """version: 1
+routes:
+  - name: digits
+    api: mlflow
+    profile: p.json
+    outputs: {kind: probabilities}
+    defences: [{kind: codebook, epsilon: 0.1}]
+    ladder: [{tier: any, false_alarm: 1.0e-3, action: degrade, hold: 1d, defences: [{kind: codebook, epsilon: 0.2}]}]
+"""
+
+
+def test_what_learns_from_a_profiles_answers_does_without_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(CODED.replace("    profile: p.json\n", ""))
+    policy = load_policy(tmp_path / "mine.yaml", env={}).policy
+    route = policy.routes[0].model_copy(update={"profile": "p.json"})
+    made = transplant(policy, route, linear_victim(4).knows)
+    plan = load_plan(made.write(tmp_path), api=None, env={})
+    assert [d.kind for d in plan.routes[0].defences] == ["grid"]
+    assert [d for rung in cast("Any", made.document)["routes"][0]["ladder"] for d in rung["defences"]] == [
+        {"kind": "grid", "step": 0.1}
+    ]
+    assert [line for line in made.substitutions if line.startswith("codebook: replaced by a grid of 0.1")]
+    automatic = route.model_copy(update={"defences": load_policy("balanced", env={}).policy.routes[0].defences})
+    assert any(
+        "step auto is .05" in line for line in transplant(policy, automatic, linear_victim(4).knows).substitutions
+    )
+    alone = automatic.model_copy(update={"profile": None})
+    assert not any("step auto" in line for line in transplant(policy, alone, linear_victim(4).knows).substitutions)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from guard.selftest.base import Rows
+from guard.selftest.base import Refused, Rows
 from guard.selftest.measures import Floats
 from guard.selftest.results import Utility
 from guard.selftest.utility import held_labels, measure_utility
@@ -48,3 +48,26 @@ def test_rows_that_were_refused_are_counted_and_not_judged() -> None:
     nobody = measured([ModelApi(MODEL.predict, limit=0)] * 2, MODEL.test_y)
     assert (nobody.refused, nobody.accuracy) == (1.0, None)
     assert math.isnan(nobody.added_p50_ms)
+
+
+class Watched(ModelApi):
+    """Refuses for good after some rows, as a ladder does (403) or as a budget does (429)."""
+
+    def __init__(self, most: int, status: int) -> None:
+        super().__init__(MODEL.predict)
+        self.most, self.status = most, status
+
+    def ask(self, x: Rows) -> Floats:
+        """Answer until then."""
+        if self.answered + len(x) > self.most:
+            raise Refused(self.status, "no", super().ask(x[: self.most - self.answered]))
+        return super().ask(x)
+
+
+@pytest.mark.parametrize(("status", "refused"), [(403, 0.25), (429, 0.0)])
+def test_a_ladder_that_denies_an_honest_user_who_asks_everything_is_told(status: int, refused: float) -> None:
+    users = [Watched(150, status) for _ in range(8)]  # of 200 rows; six of the users ask 34 each
+    paid = measured([*users], MODEL.test_y)
+    assert (paid.refused, paid.accuracy) == (refused, 1.0)
+    assert users[-2].answered == 150
+    assert users[0].answered == 34

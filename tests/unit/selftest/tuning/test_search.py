@@ -9,6 +9,7 @@ import pytest
 
 from guard.policy.gates import Gate
 from guard.policy.load import load_plan, load_policy
+from guard.policy.schema import Policy, Route
 from guard.selftest.results import Figure, Report, Row, Utility
 from guard.selftest.rows import judge
 from guard.selftest.tuning.search import Found, Point, Wanted, front, search
@@ -143,4 +144,40 @@ def test_a_route_that_answers_values_is_tried_with_what_suits_values() -> None:
     made = list(candidates(policy.model_copy(update={"routes": (route,)}), route, [None]))
     kinds = {str(spec["kind"]) for c in made for spec in c.defences}
     assert kinds == {"round"}
+    spread = list(candidates(policy.model_copy(update={"routes": (route,)}), route, [None], spread=140.0))
+    assert [spec["width"] for c in spread for spec in c.defences if spec["kind"] == "bin"] == [14.0, 35.0, 70.0]
+
+
+def kinds_of(policy: Policy, route: Route, *, answers: bool | None = None) -> set[str]:
+    return {str(c) for c in candidates(policy, route, [None], answers=answers)}
+
+
+def test_what_learns_from_calibration_answers_is_tried_where_there_are_some() -> None:
+    policy = load_policy("balanced", env={}).policy
+    (route,) = policy.routes
+    learning = {"codebook 0.1", "codebook 0.2", "grid auto"}
+    assert not learning & kinds_of(policy, route)
+    assert not learning & kinds_of(policy, route, answers=True)  # there is no profile that they could come from
+    profiled = route.model_copy(update={"profile": "p.json"})
+    policy = policy.model_copy(update={"routes": (profiled,)})
+    assert learning <= kinds_of(policy, profiled)
+    assert not learning & kinds_of(policy, profiled, answers=False)  # the lab
+
+
+def test_labels_are_changed_near_the_boundary_where_classes_are_declared_and_what_is_dominated_is_not_tried() -> None:
+    policy = load_policy("balanced", env={}).policy
+    (route,) = policy.routes
+    changed = "boundary_response 0.05 > label_only"
+    assert changed not in kinds_of(policy, route)
+    named = route.model_copy(update={"outputs": route.outputs.model_copy(update={"classes": ("a", "b")})})
+    found = kinds_of(policy.model_copy(update={"routes": (named,)}), named)
+    assert changed in found
+    assert not any("bounded_shift" in one or "reverse_sigmoid" in one for one in found)
+
+
+def test_a_ladder_stays_as_it_is() -> None:
+    policy = load_policy("strict", env={}).policy
+    (route,) = policy.routes
+    assert route.ladder
+    assert {c.applied(policy, route).routes[0].ladder for c in candidates(policy, route, [None])} == {route.ladder}
     assert load_plan("balanced", api="mlflow", env={})
