@@ -100,14 +100,12 @@ def best_copy(world: World, x: Floats, y: Floats) -> tuple[float, float, str]:
     scale = scale_of(world.knows)
     test = cast("Floats", world.judge.test_x)
     truth = world.judge.truth(test)
-    found: list[tuple[float, float, str]] = []
-    for how, copy in regressions(x / scale, y, world.rng("fits"), own_labels(world.knows)):
-        said = copy.probabilities(test / scale)
-        far = float(np.abs(said - truth).sum(axis=1).mean())
-        found.append((far, float((said.argmax(axis=1) == truth.argmax(axis=1)).mean()), how))
-    for how, said in directed(world, x, y):
-        far = float(np.abs(said - truth).sum(axis=1).mean())
-        found.append((far, float((said.argmax(axis=1) == truth.argmax(axis=1)).mean()), how))
+    fits = regressions(x / scale, y, world.rng("fits"), own_labels(world.knows))
+    copies = {how: copy.probabilities(test / scale) for how, copy in fits} | dict(directed(world, x, y))
+    found = [
+        (float(np.abs(p - truth).sum(axis=1).mean()), float((p.argmax(axis=1) == truth.argmax(axis=1)).mean()), how)
+        for how, p in copies.items()
+    ]
     return min(found)
 
 
@@ -287,7 +285,7 @@ def timing(profile: Path, rounds: int, loop: asyncio.AbstractEventLoop, seed: in
         cpu: dict[str, list[float]] = {group: [] for group in groups}
         for life in range(lives):
             accounts = {group: shop.account(names[group][life], 16) for group in groups}
-            _warm(shop, accounts, rng, seed, life)
+            _warm(accounts, rng, seed, life)
             rows = customer(seed + 60_000, 100_000 + life, 512)[1]
             shop.guard.upstream.answer = _Cached(model, rows)
             for i in range(each):
@@ -312,14 +310,13 @@ def timing(profile: Path, rounds: int, loop: asyncio.AbstractEventLoop, seed: in
     }  # fmt: skip
 
 
-def _warm(shop: Shop, accounts: dict[str, Account], rng: np.random.Generator, seed: int, life: int) -> None:
+def _warm(accounts: dict[str, Account], rng: np.random.Generator, seed: int, life: int) -> None:
     """Give all the same past but for one whose queries are uniform, until it is degraded."""
     for k, (group, account) in enumerate(accounts.items()):
         rows = rng.uniform(0, 16, (256, 64)) if group == "degraded" else customer(seed + 60_000, 10 * life + k, 256)[1]
         answers = account.ask(rows)
         if bool(is_label(answers[-16:]).all()) != (group == "degraded"):
             print(f"warning: customer {life} of {group} is not", flush=True)
-    del shop
 
 
 class _Cached:
