@@ -133,10 +133,8 @@ def extraction(name: str, seed: int, n: int, loop: asyncio.AbstractEventLoop) ->
                 far, same, how = found.measures["surrogate_l1"].value, found.measures["agreement"].value, found.how
             else:
                 far, same, how = best_copy(world, rows, y)
-            graded = int((~is_label(y)).sum()) if policy == "strict" else len(y)
-            yield about | {
-                "policy": policy, "fl1": far, "agreement": same, "fit": how, "answers": len(y), "graded": graded,
-            }  # fmt: skip
+            told: Record = {"fl1": far, "agreement": same, "fit": how, "answers": len(y)}
+            yield {**about, "policy": policy, **told}
 
 
 def week(rng: np.random.Generator, customers: int) -> Floats:
