@@ -1,8 +1,9 @@
 """Thresholds on evidence, and what may be said of them.
 
-Nominal: ln(1/alpha), by Ville's inequality, if honest clients are as the null says. Calibrated(alpha, n, horizon): the
-larger of that and the ceil((1 - alpha)(n + 1))-th smallest sup of ln e over n held-out honest clients, which needs
-n >= 1/alpha - 1 and holds for whatever null if clients are exchangeable, up to the horizon of the calibration streams.
+Nominal: ln(1/alpha), by Ville's inequality, if honest clients are as the null says; never below what any held-out
+client has reached. Calibrated(alpha, n, horizon): the larger of ln(1/alpha) and the ceil((1 - alpha)(n + 1))-th
+smallest sup of ln e over n held-out honest clients, which needs n >= 1/alpha - 1 and holds for whatever null if clients
+are exchangeable, up to the horizon of the calibration streams.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ def level(alpha: float, sups: Floats, horizon: int, *, why: str = "") -> Level:
     nominal = -math.log(alpha)
     n = len(sups)
     above = math.floor(alpha * (n + 1) + _SLACK)  # of n + 1 exchangeable clients, this many may lie above
-    if not why and above < 1:
-        why = f"{n} held-out clients, {math.ceil(1 / alpha - _SLACK) - 1} are needed" if n else "no profile"
-    if why:
-        return Level(alpha, nominal, why=why)
+    if why or not n:
+        return Level(alpha, nominal, why=why or "no profile")
+    if above < 1:
+        # Too few to calibrate, but what honest clients reached is known: a stricter level is never easier to reach.
+        most = math.nextafter(float(np.where(np.isnan(sups), np.inf, sups).max()), math.inf)
+        why = f"{n} held-out clients, {math.ceil(1 / alpha - _SLACK) - 1} are needed"
+        return Level(alpha, max(nominal, most), why=why)
     order = float(np.sort(np.where(np.isnan(sups), np.inf, sups))[n - above])
     # Evidence is of counts, so clients tie: reaching the level must mean passing the order statistic, not equalling it.
     return Level(alpha, max(nominal, math.nextafter(order, math.inf)), n, horizon)

@@ -90,7 +90,8 @@ def compile_policy(
         raise PolicyError(problems)
     for one, made in zip(sound, routes, strict=True):
         warnings += warn_detection(one.route, made, policy.identity, one.at, today)
-        warnings += warn_dominated(one.route, one.profile, one.at)
+        if profiles is not None or not any(d.calibrates for d in one.route.defences):  # for a look, none is calibrated
+            warnings += warn_dominated(one.route, one.profile, one.at)
     name = digest(policy, profiles or {})
     return Plan(policy.name, policy.mode, name, policy, tuple(routes), policy.limits, tuple(warnings))
 

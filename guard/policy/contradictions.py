@@ -181,6 +181,24 @@ def warn_route(route: Route, at: str) -> list[Problem]:
 
 def warn_policy(policy: Policy) -> list[Problem]:
     """Return what an operator would regret about the policy as a whole."""
+    return [*_warn_extended(policy), *_warn_unnamed(policy)]
+
+
+def _warn_extended(policy: Policy) -> list[Problem]:
+    """Name routes that took the place of a preset's and have nothing of it: lists replace, they do not merge."""
+    if policy.extends is None:
+        return []
+    hint = f"copy what you want of {policy.extends}: a list of routes takes the place of its whole list"
+    said = f"neither defences nor budgets: those of {policy.extends} are not taken over"
+    return [
+        Problem(said, f"routes[{i}]", hint=hint)
+        for i, route in enumerate(policy.routes)
+        if not route.defences and not route.budgets and route.ensemble is None
+    ]
+
+
+def _warn_unnamed(policy: Policy) -> list[Problem]:
+    """Warn of budgets per client where clients are addresses."""
     named = any(source.kind != "address" for source in policy.identity)
     if named or not any(b.per != "model" for route in policy.routes for b in route.budgets):
         return []

@@ -200,8 +200,15 @@ def _admin_page(plans: Plans, metrics: Metrics, state: State, upstream: Upstream
 
 
 def _recording(directory: Path, secret: bytes) -> Recording:
-    """Begin to record, and say what is written."""
-    recorder = Recorder(directory, derived(secret, b"guard pseudonyms"))
+    """Begin to record, and say what is written.
+
+    Raises:
+        OSError: the directory cannot be had; the message names it.
+    """
+    try:
+        recorder = Recorder(directory, derived(secret, b"guard pseudonyms"))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot record to {directory}: {error.strerror or error}") from error
     log.warning("%s", recorder.describe())
     return Recording(recorder, secret)
 

@@ -52,3 +52,11 @@ def test_evidence_that_is_not_a_number_counts_as_the_greatest() -> None:
 def test_a_level_is_between_0_and_1(alpha: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         level(alpha, np.zeros(5), 1)
+
+
+def test_a_stricter_level_is_never_easier_to_reach() -> None:
+    sups = np.array([*np.linspace(-1, 3, 139), 29.7])
+    found = [level(alpha, sups, 300).threshold for alpha in (0.1, 0.01, 0.001, 0.0001)]
+    assert found == sorted(found)
+    assert level(0.001, sups, 300).why
+    assert level(0.001, sups, 300).threshold > 29.7

@@ -235,3 +235,15 @@ def test_the_cache_of_paths_is_bounded() -> None:
     for i in range(1100):
         assert plan.match("POST", f"/v2/models/m{i}/infer") is not None
     assert plan.match("POST", f"/v2/models/{'m' * 300}/infer") is not None
+
+
+def test_a_route_that_takes_a_presets_place_with_nothing_is_warned_of() -> None:
+    lost = compiled({"ladder": [{"false_alarm": 0.01}]}, extends="strict").warnings
+    assert any("are not taken over" in warning.message and warning.path == "routes[0]" for warning in lost)
+    kept = compiled({"defences": [{"kind": "levels"}]}, extends="strict").warnings
+    assert not any("are not taken over" in warning.message for warning in kept)
+
+
+def test_a_look_without_the_profile_needs_no_calibration_answers() -> None:
+    plan = compiled({"profile": "x.json", "defences": [{"kind": "codebook"}]})
+    assert plan.routes[0].detection is None
