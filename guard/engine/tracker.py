@@ -47,10 +47,9 @@ class Tracker:
         self.pending: dict[int, int] = {}
         """What was counted here and has not been merged with the other replicas' counts, by field."""
 
-    def ask(self, features: Features) -> None:
-        """Fold the queries of one request."""
-        if self._split:
-            self._count(0, self._queries.add(self._stream.ask(features)))
+    def ask(self, features: Features) -> bool:
+        """Fold the queries of one request; return whether they completed a window."""
+        return bool(self._split) and self._count(0, self._queries.add(self._stream.ask(features)))
 
     def answer(self, margins: Margins) -> None:
         """Fold the answers of one request."""
@@ -58,9 +57,9 @@ class Tracker:
             found = [bound.measure_answers(margins) for bound in self._setup.answers]
             self._count(self._split, self._answers.add(found[0] if len(found) == 1 else np.concatenate(found, axis=1)))
 
-    def _count(self, first: int, bins: Ints | None) -> None:
+    def _count(self, first: int, bins: Ints | None) -> bool:
         if bins is None:
-            return
+            return False
         pending = self.pending
         for number in self.wealth.add(first, bins):
             pending[number] = pending.get(number, 0) + 1
@@ -68,6 +67,7 @@ class Tracker:
             # While the state is away counts pile up; what is older than all that is kept would be dropped there too.
             oldest = self.wealth.bucket - KEPT
             self.pending = {number: n for number, n in pending.items() if unfield(number)[0] > oldest}
+        return True
 
     def merge(self, counts: Mapping[int, int]) -> None:
         """Add what other replicas counted, by field."""

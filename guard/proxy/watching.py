@@ -86,9 +86,8 @@ class Watching:
         watched = self.hot.peek(x.route, client)
         if watched is None or x.rows > PIECE:
             return self._slowly(x, client)
-        if x.reading is not None:
-            self._fold(x, watched, x.reading.queries)
-        self._place(x, watched)
+        moved = x.reading is not None and self._fold(x, watched, x.reading.queries)
+        self._place(x, watched, moved=moved)
         return None
 
     async def _slowly(self, x: Exchange, client: Client) -> None:
@@ -105,29 +104,35 @@ class Watching:
                 if first:
                     await asyncio.sleep(0)
                 self._fold(x, watched, x.reading.queries.part(first, last))
-        self._place(x, watched)
+        self._place(x, watched, moved=True)
 
-    def _fold(self, x: Exchange, watched: Watched, queries: Queries) -> None:
+    def _fold(self, x: Exchange, watched: Watched, queries: Queries) -> bool:
+        """Fold queries; return whether they completed a window."""
         features = _of(x).setup.sketcher.features(queries)
         x.features.append(features)
-        watched.tracker.ask(features)
-        if watched.tracker.pending:
-            self.hot.touched(watched)
+        if not watched.tracker.ask(features):
+            return False
+        self.hot.touched(watched)
+        return True
 
-    def _place(self, x: Exchange, watched: Watched) -> None:
-        """Place the client on the ladder, and refuse where it says so."""
+    def _place(self, x: Exchange, watched: Watched, *, moved: bool) -> None:
+        """Place the client on the ladder, and refuse where it says so.
+
+        Evidence is worked out when a window of queries is complete (`moved`); what answers and other replicas have
+        added meanwhile is in it then.
+        """
         detection, client = _of(x), watched.client
         x.watched = watched
-        excepted = detection.excepted(client.name, x.now_s)
-        strength = watched.tracker.strength(frozenset() if excepted is None else excepted.signals)
-        if strength != watched.strength or not watched.pooled:
+        if moved or not watched.pooled:
+            excepted = detection.excepted(client.name, x.now_s)
+            strength = watched.tracker.strength(frozenset() if excepted is None else excepted.signals)
             watched.strength = strength
             watched.pooled = self._pools_of(x.route).change(
                 client.group, watched.shares, strength, x.now_s, alone=client.group == client.name
             )
         verdict = decide(
             detection,
-            {"client": strength, **watched.pooled},
+            {"client": watched.strength, **watched.pooled},
             watched.marks,
             watched.offences(x.now_s),
             x.now_s,

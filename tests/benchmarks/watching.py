@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import logging
 import tempfile
 import time
 import tracemalloc
@@ -37,7 +39,7 @@ routes:
     ladder:
       - {tier: any, false_alarm: 1.0e-2, action: alert}
       - {tier: any, false_alarm: 1.0e-3, action: degrade, defences: [{kind: label_only}]}
-      - {tier: structure, false_alarm: 1.0e-3, action: deny}
+      - {tier: structure, false_alarm: 1.0e-3, action: alert}
       - {tier: any, over: group, false_alarm: 1.0e-3, action: degrade, defences: [{kind: label_only}]}
       - {tier: any, over: all, false_alarm: 1.0e-3, action: alert}
 """
@@ -104,10 +106,10 @@ async def rows_of(bench: Bench, batch: int, requests: int) -> tuple[float, float
 async def clients_of(bench: Bench, clients: int, requests: int) -> float:
     """Return mean us a request of one row where each is of one of `clients` clients, drawn anew."""
     rng = np.random.default_rng(clients)
-    rows = client(rng, FEATURES, 256)
+    rows = client(rng, FEATURES, requests)
     bench.cpu.clear()
     for number in range(requests):
-        await bench.ask(rows[number % 256][None], f"many{rng.integers(clients)}")
+        await bench.ask(rows[number][None], f"many{rng.integers(clients)}")
         if number % 2048 == 2047:
             await bench.watching.sync()
     return float(np.mean(bench.cpu) * 1e6)
@@ -121,16 +123,18 @@ async def bytes_of(folder: Path, clients: int) -> float:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(clients):
-        for rows in np.split(client(rng, FEATURES, 64 * 157), 157):
-            await bench.ask(rows, f"c{number}")
+        for _ in range(157):
+            await bench.ask(client(rng, FEATURES, 64), f"c{number}")
     bench.cpu.clear()
     await bench.watching.sync()
+    gc.collect()
     held = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     return held / clients
 
 
 async def main_async(options: argparse.Namespace) -> None:
+    logging.disable(logging.WARNING)  # what the ladder tells
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name))
         print("| rows a request | mean us a row | 99% us a request | longest us a request |\n|---|---|---|---|")
