@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from guard.model.queries import Queries
     from guard.policy.plan import RoutePlan
     from guard.proxy.exchange import Exchange
+    from guard.telemetry.metrics import Metrics
     from guard.telemetry.recorder import Recorder
 
 _MOST_ROWS = 256
@@ -24,10 +25,13 @@ class Recording:
     Args:
         recorder: writes them.
         secret: what salts are derived from; the same for all replicas whose recordings are put together.
+        metrics: counts rows that were lost.
     """
 
-    def __init__(self, recorder: Recorder, secret: bytes) -> None:
+    def __init__(self, recorder: Recorder, secret: bytes, metrics: Metrics) -> None:
         self.recorder = recorder
+        self._metrics = metrics
+        self._lost = 0
         self._salt = derived(secret, b"guard record")
         self._sketchers: dict[str, tuple[Sketch, Sketcher]] = {}
 
@@ -48,6 +52,9 @@ class Recording:
         sketch, sketcher = self._sketcher(x.route, queries)
         features, raw = sketcher.features(queries), sketcher.raw(queries)
         self.recorder.note(x.route.name, sketch, client.name, x.now_s, features, raw, scores)
+        if (lost := self.recorder.dropped) > self._lost:
+            self._metrics.recording_dropped(lost - self._lost)
+            self._lost = lost
 
     def _sketcher(self, route: RoutePlan, queries: Queries) -> tuple[Sketch, Sketcher]:
         """Return the route's sketch; its first query says what it is where the policy does not."""

@@ -123,7 +123,7 @@ async def serve(settings: Settings) -> None:
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
     events = Events(settings.audit, metrics.audit_dropped)
-    recording = None if settings.record is None else _recording(settings.record, secret)
+    recording = None if settings.record is None else _recording(settings.record, secret, metrics)
     shared = settings.state.startswith("redis")
     handler = Handler(state, upstream, clock, secret, metrics, clients, events, recording, shared=shared)
     handler.watching.adopt(active.plan)
@@ -199,7 +199,7 @@ def _admin_page(plans: Plans, metrics: Metrics, state: State, upstream: Upstream
     return page
 
 
-def _recording(directory: Path, secret: bytes) -> Recording:
+def _recording(directory: Path, secret: bytes, metrics: Metrics) -> Recording:
     """Begin to record, and say what is written.
 
     Raises:
@@ -210,7 +210,7 @@ def _recording(directory: Path, secret: bytes) -> Recording:
     except OSError as error:
         raise OSError(error.errno, f"cannot record to {directory}: {error.strerror or error}") from error
     log.warning("%s", recorder.describe())
-    return Recording(recorder, secret)
+    return Recording(recorder, secret, metrics)
 
 
 async def _accept(plan: Plan, upstream: Upstreams, handler: Handler) -> None:

@@ -26,7 +26,7 @@ from guard.proxy.metering import Meters, metered
 from guard.proxy.pools import Pools
 from guard.proxy.recording import derived
 from guard.proxy.watched import HotSet, Watched
-from guard.telemetry.metrics import Seen
+from guard.telemetry.census import Seen
 
 if TYPE_CHECKING:
     from guard.model.arrays import Floats, Ints

@@ -6,7 +6,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from guard import __version__
-from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics, Seen
+from guard.telemetry.census import Seen
+from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics
 
 DESIGN = {
     "guard_requests": {"route", "outcome"},
