@@ -12,9 +12,10 @@ from guard.selftest.report.svg import Axis
 if TYPE_CHECKING:
     from guard.calibrate.findings import Findings
 
-WIDTH, HEIGHT = 760, 430
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 190, 70, 62
+WIDTH, HEIGHT = 760, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 190, 84, 62
 _POINTS = 150
+_LINE = 15.0
 _LN_10 = log(10)
 _STYLE = """
 svg{background:#fff;font-family:system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
@@ -50,10 +51,12 @@ def draw(name: str, findings: Findings) -> str:
         heights = [float(run.any[i : i + step].max()) for i in range(0, len(run.any), step)]
         points = [(x.at(min(i * step * WINDOW, run.queries)), y.at(h / _LN_10)) for i, h in enumerate(heights)]
         parts.append(svg.line(points, "s-client"))
-    for level in levels:
+    above = 0.0
+    for level in sorted(levels, key=lambda level: -level.threshold):
         at = y.at(level.threshold / _LN_10)
         parts.append(svg.line([(_LEFT, at), (WIDTH - _RIGHT, at)], "s-level"))
-        parts.append(svg.text(WIDTH - _RIGHT + 8, at + 4, f"{level.alpha:g}, {_kind(level.clients)}", "sub", "start"))
+        above = max(at + 4, above + _LINE)  # two levels may share a threshold, and not a place
+        parts.append(svg.text(WIDTH - _RIGHT + 8, above, f"{level.alpha:g}, {_kind(level.clients)}", "sub", "start"))
     drawn = svg.drawing("evidence", WIDTH, HEIGHT, f"Evidence against honest clients of {name}", told, "".join(parts))
     return drawn.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ', 1)
 
