@@ -83,6 +83,7 @@ def release(
     trace: bool = False,
     private: PrivateRun | None = None,
     extra: tuple[Defence, ...] = (),
+    idle: tuple[Defence, ...] = (),
 ) -> Report:
     """Run the defences over every prediction of an answer, and write the releases and changed labels into it.
 
@@ -95,6 +96,7 @@ def release(
         trace: report every step.
         private: what a route whose first defence is a mechanism of differential privacy needs.
         extra: what the ladder puts behind the defences for this client; what is remembered is as it was before them.
+        idle: what it puts there for others: the work is done and thrown away, so that time tells nobody who it is.
 
     Raises:
         UpstreamError: an answer that the mechanism cannot make private, or outside the domain.
@@ -107,12 +109,12 @@ def release(
     defences = (*defences, *extra)
     if labels_only:
         defences = (*defences, _LABEL_ONLY)
-    if private is None and (not answer.predictions or not (defences or answer.relabel)):
+    if private is None and (not answer.predictions or not (defences or idle or answer.relabel)):
         first = answer.predictions[0] if answer.predictions else None
         return Report(released=None if first is None else Release(first.scores))
     if private is not None:
         only_prediction(answer, len(private.memo.keys), private.columns)
-    return _Run(defences, outputs.kind, answer, rng, own=own, trace=trace, private=private).all()
+    return _Run(defences, outputs.kind, answer, rng, own=own, trace=trace, private=private, idle=idle).all()
 
 
 class PrivateRun(NamedTuple):
@@ -148,6 +150,7 @@ class _Run:
         "covered",
         "defences",
         "done",
+        "idle",
         "kind",
         "known",
         "own",
@@ -168,8 +171,10 @@ class _Run:
         own: int,
         trace: bool,
         private: PrivateRun | None,
+        idle: tuple[Defence, ...] = (),
     ) -> None:
         self.own = own
+        self.idle = idle
         self.private = private
         self.defences = defences
         self.kind: Kind = kind
@@ -271,6 +276,8 @@ class _Run:
                 self.shadow.add(batch, after)
         if self.private is not None and self.own == len(self.defences):
             batch = self.private.memo.merge(batch)
+        for index, defence in enumerate(self.idle):
+            defence.apply(batch, rng, b"idle %d" % index)
         return batch
 
     def _write(self, repeats: list[Prediction]) -> None:

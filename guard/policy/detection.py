@@ -120,6 +120,11 @@ class Detection:
     off: tuple[tuple[str, str], ...]
     labels: bool = True
 
+    @property
+    def degrading(self) -> tuple[Defence, ...]:
+        """What the first step that degrades puts behind the route's own defences; none where none does."""
+        return next((step.defences for step in self.ladder if step.rung.action == "degrade"), ())
+
     def excepted(self, client: str, now_s: float) -> Exemption | None:
         """Return what is left out of a client's evidence now, several exceptions put together; None for most clients.
 

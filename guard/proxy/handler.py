@@ -243,8 +243,16 @@ class Handler:
         queries = x.reading.queries.answered_by(x.answer.rows)
         noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, queries, x.route.inputs)
         extra = () if x.step is None else x.step.defences
+        idle = () if x.step is not None or x.route.detection is None else x.route.detection.degrading
         x.report = release(
-            defences, x.route.outputs, x.answer, noise, labels_only=x.labels_only, private=private, extra=extra
+            defences,
+            x.route.outputs,
+            x.answer,
+            noise,
+            labels_only=x.labels_only,
+            private=private,
+            extra=extra,
+            idle=idle,
         )
         return None if private is None else self.releases.remember(x)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from guard.defences.base import Defence
+from guard.defences.base import Batch, Defence, Randomness
 from guard.defences.grid import Grid
 from guard.defences.label_only import LabelOnly
 from guard.defences.noise import Noise
@@ -321,3 +321,28 @@ def test_a_two_class_score_is_a_distribution_of_two() -> None:
     doc = Doc(2).add([[0.3996, 0.6004], [0.52, 0.48]], "two_class")
     doc.run(Round(decimals=1))
     assert doc.scores().tolist() == [[0.4, 0.6], [0.5, 0.5]]
+
+
+class Counting(LabelOnly, frozen=True):
+    """Counts how often it is applied."""
+
+    def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
+        APPLIED.append(len(batch.scores))
+        return super().apply(batch, rng, salt)
+
+
+APPLIED: list[int] = []
+
+
+@pytest.mark.parametrize("defences", [(), (Round(decimals=2),)])
+def test_the_work_of_degrading_is_done_for_everybody_and_shows_for_none(defences: tuple[Defence, ...]) -> None:
+    APPLIED.clear()
+    released: list[list[Release]] = [[], []]
+    for found, idle in zip(released, ((), (Counting(),)), strict=True):
+        answer = Answer(6, None, [Prediction("p", SCORES, found.append)])
+        rng = QueryNoise(bytes(32), "m", "alice", Queries(6, np.arange(12.0).reshape(-1, 2).tolist()), None)
+        release(defences, Outputs(), answer, rng, labels_only=False, idle=idle)
+    assert APPLIED == [6]
+    assert len(released[0]) == len(released[1]) == len(defences)
+    for one, other in zip(*released, strict=True):
+        np.testing.assert_array_equal(one.scores, other.scores)
