@@ -99,6 +99,8 @@ async def rows_of(bench: Bench, batch: int, requests: int) -> tuple[float, float
         if number == warm:
             bench.cpu.clear()
         await bench.ask(rows, f"client{batch}")
+        if number % 64 == 63:
+            await bench.watching.sync()
     us = np.array(bench.cpu) * 1e6
     return float(us.mean() / batch), float(np.quantile(us, 0.99)), float(us.max())
 
