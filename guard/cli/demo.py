@@ -69,8 +69,8 @@ def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     out.print(f"  the model            {upstream}\n  Guard                {guarded}\n  metrics and policy   {admin}")
     if args.once:
         return 0
-    out.print("\nAsk it yourself; Ctrl-C ends everything:\n" + _curl(guarded), soft_wrap=True)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # as soon as it is said
+        out.print("\nAsk it yourself; Ctrl-C ends everything:\n" + _curl(guarded), soft_wrap=True)
         signal.pause()
     return 0
 
