@@ -158,6 +158,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_partial_report_and_no_process(tmp_path: Path, number: signal.Signals) -> None:
     mark, path = uuid.uuid4().hex, tmp_path / "r.json"
