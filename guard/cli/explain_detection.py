@@ -15,17 +15,10 @@ if TYPE_CHECKING:
 
 def detection_json(words: Words) -> dict[str, object]:
     """Return it for machines."""
+    from guard.policy.detection_words import as_data
+
     ladder = [asdict(rule) | {"means": [spec.model_dump(mode="json") for spec in rule.means]} for rule in words.ladder]
-    return {
-        "profile": words.profile,
-        "on": [{"detector": kind, "tier": tier} for kind, tier in words.on],
-        "off": [{"detector": kind, "why": why} for kind, why in words.off],
-        "ladder": ladder,
-        "exceptions": list(words.exceptions),
-        "levels_mean": MEANING,
-        "levels_end": list(WHERE_IT_ENDS),
-        "unseen": UNSEEN,
-    }
+    return as_data(words, ladder)
 
 
 def show_detection(out: Console, words: Words) -> None:

@@ -51,11 +51,13 @@ class Tracker:
         """Fold the queries of one request; return whether they completed a window."""
         return bool(self._split) and self._count(0, self._queries.add(self._stream.ask(features)))
 
-    def answer(self, margins: Margins) -> None:
-        """Fold the answers of one request."""
-        if self._setup.answers and len(margins.margin):
-            found = [bound.measure_answers(margins) for bound in self._setup.answers]
-            self._count(self._split, self._answers.add(found[0] if len(found) == 1 else np.concatenate(found, axis=1)))
+    def answer(self, margins: Margins) -> bool:
+        """Fold the answers of one request; return whether they completed a window."""
+        if not self._setup.answers or not len(margins.margin):
+            return False
+        found = [bound.measure_answers(margins) for bound in self._setup.answers]
+        signals = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        return self._count(self._split, self._answers.add(signals))
 
     def _count(self, first: int, bins: Ints | None) -> bool:
         if bins is None:

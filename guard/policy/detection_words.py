@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
 from guard.policy.detection import Detection, Step
+from guard.policy.guarantee import MEANING, UNSEEN, WHERE_IT_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,25 @@ def in_words(detection: Detection) -> Words:
             day = datetime.fromtimestamp(entry.until_s, UTC).date()
             exceptions.append(f"{client}: without {which} until {day}: {entry.reason}")
     return Words(_profile(detection), on, detection.off, tuple(map(_rule, detection.ladder)), tuple(exceptions))
+
+
+def as_data(words: Words, ladder: Sequence[object]) -> dict[str, object]:
+    """Return it for machines, beside what levels mean, where they end and what no detector sees.
+
+    Args:
+        words: what is said of a route.
+        ladder: its rules, as whoever asks writes them.
+    """
+    return {
+        "profile": words.profile,
+        "on": [{"detector": kind, "tier": tier} for kind, tier in words.on],
+        "off": [{"detector": kind, "why": why} for kind, why in words.off],
+        "ladder": ladder,
+        "exceptions": list(words.exceptions),
+        "levels_mean": MEANING,
+        "levels_end": list(WHERE_IT_ENDS),
+        "unseen": UNSEEN,
+    }
 
 
 def _profile(detection: Detection) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     AnyDetector = Detector
     ApiName = str
 else:
+    # UP007 asks for X | Y, which cannot be written of a tuple that is known at import alone.
     AnyDefence = Annotated[Union[tuple(DEFENCES.values())], Field(discriminator="kind")]  # noqa: UP007
     AnyBudget = Annotated[Union[tuple(BUDGETS.values())], Field(discriminator="kind")]  # noqa: UP007
-    AnyDetector = Annotated[Union[tuple(DETECTORS.values())], Field(discriminator="kind")] if DETECTORS else Detector  # noqa: UP007
+    AnyDetector = Annotated[Union[tuple(DETECTORS.values())], Field(discriminator="kind")]  # noqa: UP007
     ApiName = Literal[API_NAMES]

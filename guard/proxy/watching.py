@@ -196,9 +196,9 @@ class Watching:
         if seen is not None and _of(x).setup.answers:
             found = margins(x.route.outputs.kind, seen)
             if found is not None and len(found):
-                for start in range(0, len(found), PIECE):
-                    watched.tracker.answer(Margins(found[start : start + PIECE]))
-                self.hot.touched(watched)
+                for first_row, last in pieces(len(found)):
+                    if watched.tracker.answer(Margins(found[first_row:last])):
+                        self.hot.touched(watched)
         graded = released is not None and not released.labels_only and not x.labels_only
         if released is None or not graded or not x.route.metered or first.rows is not None:
             return None

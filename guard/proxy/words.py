@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from guard.policy.detection_words import duration, in_words
-from guard.policy.guarantee import MEANING, UNSEEN, WHERE_IT_ENDS
+from guard.policy.detection_words import as_data, duration, in_words
 from guard.privacy.terms import Act
 
 if TYPE_CHECKING:
@@ -105,16 +104,7 @@ def detection_in_words(detection: Detection) -> Object:
                 "hold": duration(rule.hold_s),
             }
         )
-    return {
-        "profile": words.profile,
-        "on": [{"detector": kind, "tier": tier} for kind, tier in words.on],
-        "off": [{"detector": kind, "why": why} for kind, why in words.off],
-        "ladder": ladder,
-        "exceptions": list(words.exceptions),
-        "levels_mean": MEANING,
-        "levels_end": list(WHERE_IT_ENDS),
-        "unseen": UNSEEN,
-    }
+    return as_data(words, ladder)
 
 
 def act_in_words(act: Act) -> str:

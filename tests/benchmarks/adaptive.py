@@ -29,12 +29,13 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guard.model.arrays import Floats, Ints
 from guard.selftest.attacks.boundary import FIRST, ITERATIONS, walk
 from guard.selftest.attacks.evasion import Hunt, Plan, hunt, inputs, lined, reach, span_of, won
-from guard.selftest.attacks.oars import SHARES, WIDEST, Careful, Manner, plan
-from guard.selftest.base import Api, Refused, Rows, World
+from guard.selftest.attacks.oars import WIDEST, Careful, Manner, plan
+from guard.selftest.base import Api, Rows, World
 from guard.selftest.lab.judge import LabJudge
 from tests.support.customers import Shop, customer, guarded_by, lab_model, profile_of, write_keys, written
 
@@ -80,7 +81,7 @@ class Result:
 
 
 class Noting(Careful):
-    """Notes why it leaves an account, and leaves for labels only if it minds them.
+    """Hides among rows of honest customers, drawn anew.
 
     Args:
         accounts: by which it may ask.
@@ -93,33 +94,16 @@ class Noting(Careful):
     def __init__(
         self, accounts: list[Api], cover: Callable[[int], Floats], manner: Manner, rng: np.random.Generator, minds: bool
     ) -> None:
-        super().__init__(accounts, np.empty((0, 1)), manner, rng)
-        self.fresh, self.minds = cover, minds
-        self.why: list[str] = []
+        super().__init__(accounts, np.empty((0, 1)), manner, rng, minds=minds)
+        self.fresh = cover
 
-    def _some(self, rows: Floats) -> Floats:
-        total = max(len(rows), round(len(rows) / SHARES[self.manner.level]))
-        places = np.sort(self.rng.permutation(total)[: len(rows)])
+    def _among(self, rows: Floats, places: NDArray[np.intp], total: int) -> Floats:
         batch = np.empty((total, rows.shape[1]))
         hiding = np.ones(total, dtype=bool)
         hiding[places] = False
         batch[hiding] = self.fresh(total - len(rows))
         batch[places] = rows
-        self.sent += total
-        try:
-            scores = self.left[0].ask(batch)
-        except Refused as error:
-            if error.status not in (403, 429):
-                raise
-            self.why.append(str(error.status))
-            self._leave()
-            answers = error.answers
-            return np.empty((0, 1)) if answers is None else answers[places[places < len(answers)]]
-        bare = (scores != 0).sum(axis=1) + (scores.max(axis=1) != 1.0) == 1
-        if self.minds and bare.all():
-            self.why.append("labels")
-            self._leave()
-        return scores[places]
+        return batch
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guard.selftest.api import is_label
 from guard.selftest.attacks.boundary import bisect, gradient, step
@@ -48,15 +49,21 @@ class Careful(Wrapped):
         cover: rows to hide among, the attacker's own data.
         manner: changed by each refusal.
         rng: draws cover and places.
+        minds: bare labels are a refusal.
     """
 
-    def __init__(self, accounts: list[Api], cover: Floats, manner: Manner, rng: np.random.Generator) -> None:
+    def __init__(
+        self, accounts: list[Api], cover: Floats, manner: Manner, rng: np.random.Generator, *, minds: bool = True
+    ) -> None:
         super().__init__(accounts[0])
+        self.minds = minds
         self.left = accounts
         self.cover, self.manner, self.rng = cover, manner, rng
         self.sent = 0
         self.burnt: list[int] = []
         """Rows of the attack's own that each account that was left has answered."""
+        self.why: list[str] = []
+        """What ended each of them: `labels`, or a status."""
         self.mine = 0
 
     @property
@@ -85,23 +92,29 @@ class Careful(Wrapped):
         """Ask a few rows among others; return the answers to those that were answered."""
         total = max(len(rows), round(len(rows) / SHARES[self.manner.level]))
         places = np.sort(self.rng.permutation(total)[: len(rows)])
-        batch = self.cover[self.rng.integers(len(self.cover), size=total)]
-        batch[places] = rows
+        batch = self._among(rows, places, total)
         self.sent += total
         try:
             scores = self.left[0].ask(batch)
         except Refused as error:
             if error.status not in (403, 429):
                 raise
-            self._leave()
+            self._leave(str(error.status))
             answers = error.answers
             return np.empty((0, 1)) if answers is None else answers[places[places < len(answers)]]
-        if is_label(scores).all():
-            self._leave()
+        if self.minds and is_label(scores).all():
+            self._leave("labels")
         return scores[places]
 
-    def _leave(self) -> None:
+    def _among(self, rows: Floats, places: NDArray[np.intp], total: int) -> Floats:
+        """Return `total` rows, the attack's own at `places`."""
+        batch = self.cover[self.rng.integers(len(self.cover), size=total)]
+        batch[places] = rows
+        return batch
+
+    def _leave(self, why: str) -> None:
         self.left.pop(0)
+        self.why.append(why)
         self.burnt.append(self.mine)
         self.mine = 0
         self.manner.caught()
