@@ -44,12 +44,6 @@ def upstream(tmp_path: Path) -> Iterator[Model]:
         yield running
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "valkey") as server:
-        yield server
-
-
 def queries(first: int, rows: int) -> Json:
     """As many different queries."""
     return {"instances": [[float(first + i), 1.0] for i in range(rows)]}

@@ -16,7 +16,7 @@ from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 NOW_S = 1_700_000_040.0
@@ -29,12 +29,6 @@ def rows(amount: int = 1, scope: str = "client:a", window_s: int = 0, limit: int
 def graded(first: int, count: int, window_s: int = 0) -> Charge:
     digests = tuple(i.to_bytes(16, "big") for i in range(first, first + count))
     return Charge("information/client", "client:a", window_s, 1_000_000, count, digests=digests)
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "valkey") as server:
-        yield server
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 NOW_S = 1_700_000_040.0
@@ -30,12 +30,6 @@ def private(rows: int = 1, scope: str = "client:a", window_s: int = 0) -> Charge
 
 def plain(scope: str = "client:a") -> Charge:
     return Charge("rows/client", scope, 0, 10**6, 1)
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "valkey") as server:
-        yield server
 
 
 @pytest.fixture

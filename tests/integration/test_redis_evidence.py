@@ -27,8 +27,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from guard.detectors.setup import Setup
     from guard.model.arrays import Floats
@@ -37,12 +36,6 @@ if TYPE_CHECKING:
 
 NOW_S = 1_700_000_040.0
 SPACE = "evidence/m/0123456789ab"
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "valkey") as server:
-        yield server
 
 
 @pytest.fixture
