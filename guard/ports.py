@@ -1,6 +1,6 @@
-"""What the shell must provide to the core: a state, an upstream and a clock.
+"""What the shell must provide to the core: a state, an upstream, a clock, an audit log and traces.
 
-Adapters live in `state/` and `upstream/`.
+Adapters live in `state/`, `upstream/` and `telemetry/`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from guard.model.evidence import Delta, Record
     from guard.model.exchange import Reply
@@ -194,4 +194,60 @@ class Upstreams(Upstream, Protocol):
         Raises:
             UpstreamError: code `no_quorum`; `reached` is False only if certainly no model saw the request.
         """
+        ...
+
+
+class AuditSink(Protocol):
+    """Where decisions and events are put down, one JSON line each.
+
+    `room` and `add` are called on the event loop, return at once and never raise.
+    """
+
+    def room(self) -> bool:
+        """Return False when what is decided now could not be put down: the buffer is full, or the disk is."""
+        ...
+
+    def add(self, entry: Mapping[str, object]) -> None:
+        """Take one entry; one that finds no room is counted as dropped.
+
+        Args:
+            entry: JSON values, `kind` first; never an input, a score or a credential.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is waiting, sign the end, and let go. Blocks for a few seconds at most."""
+        ...
+
+
+class Trace(Protocol):
+    """The spans of one request: one for all of it, one a phase. No method raises or waits."""
+
+    def enter(self, phase: str) -> None:
+        """End the span of the phase before, and begin this one's."""
+        ...
+
+    def fail(self, code: str) -> None:
+        """Mark the span that is open as failed, with the error's stable code."""
+        ...
+
+    def headers(self) -> Headers:
+        """Return what carries the trace to the model: `traceparent`, and `tracestate` where there is one."""
+        ...
+
+    def end(self, outcome: str, attributes: Mapping[str, str | int | float | bool]) -> None:
+        """End every span.
+
+        Args:
+            outcome: `ok`, or an error's code.
+            attributes: of the whole request; never a client, an input or a score.
+        """
+        ...
+
+
+class Tracer(Protocol):
+    """Begins traces."""
+
+    def begin(self, headers: Headers, route: str) -> Trace | None:
+        """Return the trace of one request, continued from what its headers carry; None when it is not sampled."""
         ...

@@ -64,6 +64,16 @@ def add_option(
     parser.add_argument(flag, help=shown, default=value, type=kind, choices=choices, metavar=metavar)
 
 
+def add_switch(parser: argparse.ArgumentParser, flag: str, *, help: str) -> None:
+    """Add an option without a value; in the environment `1`, `true`, `yes` and `on` switch it on."""
+    name = "GUARD_" + flag.strip("-").replace("-", "_").upper()
+    given = os.environ.get(name, "").lower()
+    if given not in ("", "0", "false", "no", "off", "1", "true", "yes", "on"):
+        parser.error(f"{name} is yes or no, not {given}")
+    on = given in ("1", "true", "yes", "on")
+    parser.add_argument(flag, help=f"{help} [{name}]", default=on, action="store_true")
+
+
 def one_thread() -> None:
     """Give linear algebra one thread, before numpy is imported: on few cores more of them are slower by far."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):

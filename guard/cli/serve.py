@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from errno import EADDRINUSE
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from guard.cli.common import add_option, fail
+from guard.cli.common import add_option, add_switch, fail
 from guard.cli.upstreams import add_upstreams, check_own, shown, upstreams_of
 from guard.errors import GuardError, PolicyError, StateError
+from guard.telemetry import logs
+from guard.telemetry.logs import FORMATS
 
+if TYPE_CHECKING:
+    from guard.proxy.tls import Tls
+
+_SHORTEST_TOKEN = 16
 HELP = "stand in front of a model and harden every answer by policy"
 EPILOG = """examples:
   guard serve --policy balanced --api open_inference --upstream http://127.0.0.1:8080
@@ -50,7 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser, "--secret-file", default=None, help="file with the noise secret; otherwise GUARD_SECRET, or one is made"
     )
-    add_option(parser, "--audit", help="file:PATH that what the ladder does is added to (default: the log alone)")
+    add_option(
+        parser,
+        "--audit",
+        help="file:PATH, stdout or syslog:ADDRESS: a line for every decision, chained and signed (default: none)",
+    )
     add_option(
         parser,
         "--record",
@@ -58,19 +68,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write calibration traffic there, for guard calibrate: features, top scores, times; never a raw body",
     )
+    add_switch(
+        parser,
+        "--record-bodies",
+        help="with --record: whole requests and answers too, for guard replay; they are raw inputs",
+    )
+    add_option(parser, "--tls-cert", help="PEM file: serve HTTPS with this certificate and its chain")
+    add_option(parser, "--tls-key", help="PEM file: the certificate's private key")
+    add_option(parser, "--tls-client-ca", help="PEM file: ask clients for certificates of this issuer")
+    add_switch(parser, "--tls-client-required", help="refuse connections without a client certificate")
+    add_option(
+        parser, "--admin-token-file", help="file with the token that the admin listener asks for; needed off loopback"
+    )
+    add_switch(
+        parser, "--tracing", help="send OpenTelemetry traces as the OTEL_* variables say; needs the [otel] extra"
+    )
+    add_option(parser, "--selftest-report", help="a guard selftest JSON report that the console shows")
     # For the self-test, whose attackers wait for days; whoever can start Guard with it could set the machine's clock.
     parser.add_argument("--test-clock", default=None, help=argparse.SUPPRESS)
     add_option(parser, "--log-level", default="info", help="debug, info, warning or error (default: %(default)s)")
+    add_option(parser, "--log-format", default="text", choices=FORMATS, help="text or json (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    logging.basicConfig(
-        level=getattr(logging, str(args.log_level).upper(), logging.INFO),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logs.configure(args.log_level, args.log_format)
     try:
         models = upstreams_of(args)
     except (ValueError, OSError) as error:
@@ -85,10 +107,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         listen = address(args.listen, "--listen")
         admin = None if args.admin == "off" else address(args.admin, "--admin")
-        _check_admin(admin)
+        token = _token(args.admin_token_file)
+        _check_admin(admin, token)
         check_own(models, listen)
-        audit = _audit(args.audit)
-    except ValueError as error:
+        _check_audit(args.audit)
+        tls = _tls(args)
+        if args.record_bodies and not args.record:
+            raise ValueError("--record-bodies adds to --record, which is missing")
+    except (ValueError, OSError) as error:
         return fail(str(error), code=2)
 
     def ready(data: tuple[str, int], page: tuple[str, int] | None) -> None:
@@ -104,8 +130,13 @@ def run(args: argparse.Namespace) -> int:
         load=lambda salt: load_active(args.policy, api=args.api, env=os.environ, salt=salt),
         ready=ready,
         test_clock=Path(args.test_clock) if args.test_clock else None,
-        audit=audit,
+        audit=args.audit or None,
         record=Path(args.record) if args.record else None,
+        bodies=args.record_bodies,
+        tls=tls,
+        admin_token=token,
+        tracing=args.tracing,
+        report=Path(args.selftest_report) if args.selftest_report else None,
     )
     try:
         import uvloop
@@ -143,14 +174,33 @@ def address(text: str, option: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _audit(text: str | None) -> str | None:
-    """Read `file:PATH`."""
-    if not text:
+def _check_audit(text: str | None) -> None:
+    """Check `file:PATH`, `stdout` or `syslog:ADDRESS`."""
+    kind, colon, rest = (text or "stdout").partition(":")
+    if not (kind in ("file", "syslog") and rest) and not (kind == "stdout" and not colon):
+        raise ValueError(f"--audit must be file:PATH, stdout or syslog:ADDRESS, got {text}")
+
+
+def _token(file: str | None) -> str | None:
+    """Read the admin listener's token: GUARD_ADMIN_TOKEN, or a file's content."""
+    found = Path(file).read_text(encoding="utf-8") if file else os.environ.get("GUARD_ADMIN_TOKEN")
+    if found is not None and len(found.strip()) < _SHORTEST_TOKEN:
+        raise ValueError(f"the admin token must have at least {_SHORTEST_TOKEN} characters")
+    return None if found is None else found.strip()
+
+
+def _tls(args: argparse.Namespace) -> Tls | None:
+    from guard.proxy.tls import Tls
+
+    given = {name: getattr(args, f"tls_{name}") for name in ("cert", "key", "client_ca")}
+    if not given["cert"] or not given["key"]:
+        if any(given.values()) or args.tls_client_required:
+            raise ValueError("TLS needs both --tls-cert and --tls-key")
         return None
-    kind, colon, path = text.partition(":")
-    if kind != "file" or not colon or not path:
-        raise ValueError(f"--audit must be file:PATH, got {text}")
-    return path
+    if args.tls_client_required and not given["client_ca"]:
+        raise ValueError("--tls-client-required needs --tls-client-ca")
+    authority = Path(given["client_ca"]) if given["client_ca"] else None
+    return Tls(Path(given["cert"]), Path(given["key"]), authority, args.tls_client_required)
 
 
 def join(pair: tuple[str, int]) -> str:
@@ -159,6 +209,8 @@ def join(pair: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check_admin(admin: tuple[str, int] | None) -> None:
-    if admin is not None and admin[0] not in ("127.0.0.1", "::1", "localhost"):
-        raise ValueError("--admin shows policies and clients to whoever reaches it, so it listens on loopback only")
+def _check_admin(admin: tuple[str, int] | None, token: str | None) -> None:
+    if admin is not None and token is None and admin[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError(
+            "--admin shows policies and clients to whoever reaches it: off loopback it needs --admin-token-file"
+        )

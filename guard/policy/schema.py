@@ -292,6 +292,18 @@ class Route(BaseModel):
         return self.profile is not None or self.detectors is not None or bool(self.ladder)
 
 
+class Audit(BaseModel):
+    """What happens when the audit log (`serve --audit`) cannot take another line.
+
+    Args:
+        when_full: `refuse` fails closed: enforcing routes answer 503 until there is room; `drop` serves on, and counts
+            what was lost in `guard_audit_dropped_total`.
+    """
+
+    model_config = _FROZEN
+    when_full: Literal["refuse", "drop"] = "refuse"
+
+
 class Policy(BaseModel):
     """A policy: who is known, what is guarded, and how much each client may learn.
 
@@ -302,6 +314,7 @@ class Policy(BaseModel):
         mode: `enforce`, or `shadow`: decide, count and log everything, answer what the model said.
         identity: the first source that names a client wins; when none does, the peer's address.
         limits: bounds that hold in every mode.
+        audit: what happens when the audit log cannot take another line.
         upstream_headers: headers that Guard adds to requests to the model.
         forward_headers: request headers that go to the model beside Content-Type, trace context and request id.
         routes: the guarded APIs.
@@ -315,6 +328,7 @@ class Policy(BaseModel):
     mode: Mode = "enforce"
     identity: tuple[AnyIdentity, ...] = ()
     limits: Limits = Limits()
+    audit: Audit = Audit()
     upstream_headers: tuple[UpstreamHeader, ...] = ()
     forward_headers: tuple[Annotated[str, Field(pattern=_HEADER_NAME)], ...] = ()
     routes: tuple[Route, ...] = Field(min_length=1, max_length=64)

@@ -16,8 +16,9 @@ from guard.policy.plan import RoutePlan
 from guard.ports import Clock
 from guard.proxy.exchange import Exchange, Response
 from guard.proxy.handler import Handler
-from guard.proxy.messages import error_response
+from guard.proxy.messages import error_response, request_id_of
 from guard.proxy.plans import Active, Plans
+from guard.telemetry.logs import request_id
 from guard.telemetry.metrics import Metrics
 from guard.wire.base import Endpoint
 
@@ -74,7 +75,7 @@ class DataApp:
     async def respond(self, scope: Scope, receive: Receive) -> tuple[Response, bool]:
         """Return the response, and whether the connection must be closed: the request was not read to its end."""
         began_s = self.clock.monotonic_s()
-        active = self.plans.current
+        active, connection = self.plans.current, scope.get("guard.connection")
         method, path = cast("str", scope["method"]), cast("bytes", scope["raw_path"]).decode("ascii")
         matched = active.plan.match(method, path)
         if matched is None and active.plan.mode == "enforce":
@@ -84,6 +85,8 @@ class DataApp:
             if self.in_flight > active.plan.limits.concurrency:
                 raise StateError("too many requests in flight", code="overloaded", retry_after_s=1)
             headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+            name = request_id_of(headers)
+            request_id.set(name)  # uvicorn runs each request in a context of its own
             body = await read_body(scope, headers, receive, active)
             query = cast("bytes", scope["query_string"])
             target = path.encode("ascii") + (b"?" + query if query else b"")
@@ -99,12 +102,13 @@ class DataApp:
                 peer=client[0] if client else "",
                 began_s=began_s,
                 now_s=self.clock.wall_s(),
+                id=name,
+                certificate=None if connection is None else connection.certificate,
             )
             return await self.handler.handle(exchange), False
         except GuardError as error:
             return self.refuse(active, error, route), True
         except asyncio.CancelledError:
-            connection = scope.get("guard.connection")
             if connection is None or connection.transport.is_closing():
                 raise  # the client is gone
             # Draining takes longer than it may: whoever still waits is told so.

@@ -15,6 +15,8 @@ from guard.model.ledger import Charge, Receipt
 from guard.model.prediction import Answer
 from guard.policy.detection import RungAction, Step
 from guard.policy.plan import RoutePlan
+from guard.ports import Trace
+from guard.proxy.identity_certificate import Certificate
 from guard.proxy.plans import Active
 from guard.proxy.watched import Watched
 from guard.telemetry.metrics import RouteMetrics
@@ -38,7 +40,11 @@ class Response:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request on its way; each phase reads what the ones before left and adds its own."""
+    """One request on its way; each phase reads what the ones before left and adds its own.
+
+    `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
+    `certificate` is the verified client certificate's name, for `identity: client_certificate`.
+    """
 
     active: Active
     route: RoutePlan
@@ -49,6 +55,9 @@ class Exchange:
     peer: str
     began_s: float
     now_s: float
+    id: str = ""
+    certificate: Certificate | None = None
+    trace: Trace | None = None
     client: Client | None = None
     reading: Reading | None = None
     body: bytes = b""

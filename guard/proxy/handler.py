@@ -19,12 +19,13 @@ from guard.engine.release import PrivateRun, release
 from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
 from guard.model.client import Client
 from guard.model.exchange import Reply
-from guard.model.ledger import TERMS_CHANGED, Admission
+from guard.model.ledger import TERMS_CHANGED
 from guard.model.prediction import Answer
 from guard.ports import Clock, State, Upstreams
 from guard.proxy.admission import Admissions
 from guard.proxy.agreement import Agreements
 from guard.proxy.clients import RecentClients
+from guard.proxy.decisions import RecentDecisions, decision_of, outcome_of, verdict_of
 from guard.proxy.exchange import Exchange, Response
 from guard.proxy.marks import Marks
 from guard.proxy.messages import (
@@ -36,11 +37,13 @@ from guard.proxy.messages import (
     upstream_headers,
     upstream_refusal,
 )
-from guard.proxy.recording import Recording
+from guard.proxy.observers import NOBODY, Observers
 from guard.proxy.releases import Releases
+from guard.proxy.secret import derived
 from guard.proxy.watching import Watching
 from guard.telemetry.events import Events
 from guard.telemetry.metrics import Metrics
+from guard.telemetry.pseudonyms import Pseudonyms
 from guard.wire.base import Reading
 from guard.wire.body import too_many_rows
 
@@ -61,8 +64,7 @@ class Handler:
         secret: keys noise and digests, 32 bytes.
         metrics: counters that do not belong to a route.
         clients: recently seen clients, for `/clients`.
-        events: where it is told that a client has reached a step of the ladder; None for the log.
-        recording: what calibration traffic is written to; None for nothing.
+        observers: who is told of what happens.
         shared: other replicas may use the same state.
     """
 
@@ -74,8 +76,7 @@ class Handler:
         secret: bytes,
         metrics: Metrics,
         clients: RecentClients,
-        events: Events | None = None,
-        recording: Recording | None = None,
+        observers: Observers = NOBODY,
         *,
         shared: bool = True,
     ) -> None:
@@ -85,13 +86,14 @@ class Handler:
         self.secret = secret
         self.metrics = metrics
         self.clients = clients
-        self.marks = Marks(secret)
         self.agreements = Agreements(state)
         self.releases = Releases(state, secret, metrics)
-        told = events or Events(None, metrics.audit_dropped)
-        self.watching = Watching(state, clock, secret, metrics, told, shared=shared)
+        self.audit, self.tracer, self.recording = observers
+        self.pseudonyms = Pseudonyms(derived(secret, b"guard pseudonyms"))
+        self.marks = Marks(self.pseudonyms)
+        self.watching = Watching(state, clock, secret, metrics, Events(self.audit), self.pseudonyms, shared=shared)
         self.admission = Admissions(state, secret, metrics, self.watching.meters)
-        self.recording = recording
+        self.recent = RecentDecisions()
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),
             ("read", self.read),
@@ -109,8 +111,12 @@ class Handler:
     async def handle(self, x: Exchange) -> Response:
         """Run the phases; what fails takes the outcome that `engine.failures` names."""
         steps = self.scoring if x.endpoint.access == "scoring" else self.status
+        if self.tracer is not None:
+            x.trace = self.tracer.begin(x.call.headers, x.route.name)
         try:
             for phase, step in steps:
+                if x.trace is not None:
+                    x.trace.enter(phase)
                 try:
                     pending = step(x)
                     if pending is not None:
@@ -120,18 +126,24 @@ class Handler:
                     if not isinstance(error, GuardError):
                         log.exception("bug in phase %s of route %s", phase, x.route.name)
                     self.count_failure(x, phase, shown)
+                    if x.trace is not None:
+                        x.trace.fail(shown.code)
                     if action == "refuse":
                         await self.admission.refund(x, error)
                         x.error = shown
                         x.response = error_response(shown, x.route.codec)
                         break
-            return x.response or error_response(GuardError("internal error"), x.route.codec)
+            if x.response is None:
+                return error_response(GuardError("internal error"), x.route.codec)
+            if x.route.mode == "enforce":
+                x.response.headers.append((b"x-request-id", x.id.encode("ascii")))
+            return x.response
         finally:
             self.record(x)
 
     def identify(self, x: Exchange) -> None:
         """Who asks."""
-        x.client = x.active.identity.identify(x.call.headers, x.peer)
+        x.client = x.active.identity.identify(x.call.headers, x.peer, x.certificate)
 
     def client_of(self, x: Exchange) -> Client:
         """Return the client; in shadow, one whose credential is unknown goes by its address."""
@@ -164,6 +176,8 @@ class Handler:
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked; a release that is known costs nothing."""
         client = self.client_of(x)
+        if self.audit is not None and not self.audit.room() and x.active.plan.policy.audit.when_full == "refuse":
+            raise StateError("the audit log cannot be written", code="audit_unavailable", retry_after_s=1)
         if x.route.private is not None:
             x.floors = await self.agreements.floors(x.route, x.now_s)
             await self.releases.recall(x, client)
@@ -250,6 +264,7 @@ class Handler:
             x.answer,
             noise,
             labels_only=x.labels_only,
+            trace=self.audit is not None,
             private=private,
             extra=extra,
             idle=idle,
@@ -300,16 +315,17 @@ class Handler:
         """Count what came of it: last and always."""
         metrics, mode = x.metrics, x.route.mode
         scoring = x.endpoint.access == "scoring"
-        metrics.request(x.error.code if x.error else ("aborted" if x.response is None else "ok"))
+        outcome = outcome_of(x)
+        metrics.request(outcome)
         metrics.added(self.clock.monotonic_s() - x.began_s - x.upstream_s)
         if x.upstream_s:
             metrics.upstream(x.upstream_s)
+        verdict = verdict_of(x) if scoring else "status"
+        if x.trace is not None:
+            x.trace.end(outcome, {"guard.rows": x.rows, "guard.verdict": verdict, "guard.mode": mode})
         if not scoring:
             return
-        refused = isinstance(x.error, Denied) or (x.receipt is not None and x.receipt.admission is Admission.DENY)
-        metrics.verdict(
-            "deny" if refused else "label_only" if x.labels_only else "allow" if x.action is None else x.action, mode
-        )
+        metrics.verdict(verdict, mode)
         if x.report is not None:
             metrics.rows(x.rows)
             metrics.shift(x.report.score_shift_l1)
@@ -324,3 +340,6 @@ class Handler:
         if x.client is not None:
             self.clients.seen(x.client, x.route.name, x.rows, x.now_s)
         self.marks.note(x.call.headers, x.route.name, x.client)
+        self.recent.note(x, verdict)
+        if self.audit is not None:
+            self.audit.add(decision_of(x, verdict, self.pseudonyms))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from guard.policy.schema import AnyIdentity, ApiKeyIdentity, JwtIdentity
     from guard.ports import Headers
+    from guard.proxy.identity_certificate import Certificate
 
 _ALWAYS_STRIPPED = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _MAX_FILE_BYTES = 16 * 2**20
@@ -97,16 +98,18 @@ class Identity:
         forward = {header for header, lets in loader.forward.items() if all(lets)}
         return cls(loader.sources, loader.addresses, forward, loader.files, loader.warnings)
 
-    def identify(self, headers: Headers, peer: str) -> Client:
+    def identify(self, headers: Headers, peer: str, certificate: Certificate | None = None) -> Client:
         """Return the client that a request comes from.
 
         Args:
             headers: names in lower case.
             peer: the connection's other end: an address, or empty for a Unix socket.
+            certificate: what the client's verified certificate says; None without one.
 
         Raises:
             Denied: 401 `unknown_credential`, a credential is there but wrong.
         """
+        del certificate
         sources = self._sources
         if sources:
             found: dict[bytes, bytes] = {}

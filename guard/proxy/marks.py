@@ -6,7 +6,6 @@ So it may not fill the log either: a run is logged once, and no more than `MOST`
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from guard.model.client import Client
     from guard.ports import Headers
+    from guard.telemetry.pseudonyms import Pseudonyms
 
 log = logging.getLogger("guard.selftest")
 
@@ -26,11 +26,11 @@ class Marks:
     """The self-test runs that were seen.
 
     Args:
-        secret: keys the clients' pseudonyms.
+        pseudonyms: clients' names as logs may hold them.
     """
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, pseudonyms: Pseudonyms) -> None:
+        self._pseudonyms = pseudonyms
         self._runs: set[bytes] = set()
 
     def note(self, headers: Headers, route: str, client: Client | None) -> None:
@@ -51,11 +51,7 @@ class Marks:
         if len(self._runs) >= MOST or not _RUN.fullmatch(run):
             return
         self._runs.add(run)
-        who = "none" if client is None else self.pseudonym(client)
+        who = "none" if client is None else self._pseudonyms.of(client.name)
         log.info("self-test run %s began on route %s, client %s", run.decode("ascii"), route, who)
         if len(self._runs) == MOST:
             log.warning("%d self-test runs were seen since the start; no further one is logged", MOST)
-
-    def pseudonym(self, client: Client) -> str:
-        """Return a client's name as logs may hold it: the same for as long as the secret is."""
-        return hashlib.blake2b(client.name.encode(), key=self._secret[:64], digest_size=8).hexdigest()

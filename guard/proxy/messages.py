@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import zlib
 from typing import cast
 
@@ -36,8 +38,21 @@ _HOP_BY_HOP = frozenset(
 """Headers that end at Guard, in either direction: they belong to one connection, or were meant for Guard alone."""
 _ALWAYS_FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"user-agent", b"accept"))
 """Request headers that go upstream in enforce. Everything else could change what the model reveals."""
+_TRACE_CONTEXT = frozenset((b"traceparent", b"tracestate"))
+_PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 _STATUS_MEMBERS = ("name", "ready", "live", "status")
 _VERSION_MEMBERS = ("version", "state", "status", "error_code", "error_message")
+
+
+def request_id_of(call_headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the client's own `X-Request-Id` where it is plain, otherwise 16 random hexadecimal digits.
+
+    Random, since a count would tell each client how many requests all others have made.
+    """
+    for name, value in call_headers:
+        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+            return value.decode("ascii")
+    return os.urandom(8).hex()
 
 
 def upstream_headers(x: Exchange) -> list[tuple[bytes, bytes]]:
@@ -56,6 +71,12 @@ def upstream_headers(x: Exchange) -> list[tuple[bytes, bytes]]:
         made = [h for h in headers if (h[0] in _ALWAYS_FORWARDED or h[0] in allowed) and h[0] not in strip]
         if x.reading is not None and x.reading.content_type:
             made.append((b"content-type", x.reading.content_type))
+    if x.trace is not None:
+        made = [h for h in made if h[0] not in _TRACE_CONTEXT]
+        made += x.trace.headers()
+    if x.route.mode != "shadow" and x.id:
+        made = [h for h in made if h[0] != b"x-request-id"]
+        made.append((b"x-request-id", x.id.encode("ascii")))
     made += active.added
     return made
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from guard.policy.schema import Limits
+from guard.proxy.identity_certificate import Certificate
 
 MAX_CONNECTIONS = 8192
 MAX_PIPELINED = 16
@@ -47,6 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.since_s = self.loop.time()
         self.stalled_s: float | None = None
         self.request_task: asyncio.Task[None] | None = None
+        self.certificate: Certificate | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
         """Refuse connections beyond the bound at once."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from guard.detectors.sketch import Sketch, Sketcher
+from guard.proxy.secret import derived
 
 if TYPE_CHECKING:
     from guard.model.client import Client
@@ -68,8 +68,3 @@ class Recording:
                 sketch = Sketch(kind="vector", size=matrix.shape[1], salt=salt)
             found = self._sketchers[route.name] = (sketch, Sketcher(sketch, self._salt))
         return found
-
-
-def derived(secret: bytes, use: bytes) -> bytes:
-    """Return 32 bytes that are this secret's for one use."""
-    return hashlib.blake2b(secret, digest_size=32, person=use.ljust(16, b"\0")[:16]).digest()

@@ -59,3 +59,8 @@ def _beside(path: Path) -> bytes:
         out.flush()
         os.fsync(out.fileno())
     return _derive(path.read_bytes())
+
+
+def derived(secret: bytes, use: bytes) -> bytes:
+    """Return 32 bytes that are this secret's for one use."""
+    return hashlib.blake2b(secret, digest_size=32, person=use.ljust(16, b"\0")[:16]).digest()

@@ -21,17 +21,20 @@ from guard.policy.plan import Plan
 from guard.policy.schema import Limits
 from guard.ports import State
 from guard.proxy.app import DataApp
+from guard.proxy.audit import open_audit
 from guard.proxy.clients import RecentClients
 from guard.proxy.handler import Handler
 from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
+from guard.proxy.observers import Observers
 from guard.proxy.plans import Active, Plans
 from guard.proxy.protocol import bounded, sweep_forever
-from guard.proxy.recording import Recording, derived
-from guard.proxy.secret import load_secret
+from guard.proxy.recording import Recording
+from guard.proxy.secret import derived, load_secret
+from guard.proxy.tls import Tls, context
 from guard.state.open import open_state
-from guard.telemetry.events import Events
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.recorder import Recorder
+from guard.telemetry.tracing import open_tracer
 from guard.upstream.ensemble import Upstreams
 
 log = logging.getLogger("guard")
@@ -78,8 +81,14 @@ class Settings:
         load: loads and compiles the policy; is given the salt of what detectors hash.
         ready: called with the two bound addresses once both listeners accept.
         test_clock: file that moves the wall clock, for the self-test; None in production.
-        audit: file that events are added to; None for the log alone.
+        audit: `file:PATH`, `stdout` or `syslog:ADDRESS` that decisions and events are put down in; None for the log
+            alone.
         record: directory that calibration traffic is written to; None for nothing.
+        bodies: record whole requests and answers too, for `guard replay`.
+        tls: certificate and key of the data listener; None for plain HTTP.
+        admin_token: secret that callers of the admin listener must bring; None for none.
+        tracing: send OpenTelemetry traces.
+        report: the last self-test's JSON report, for the console.
     """
 
     upstreams: tuple[tuple[str, str], ...]
@@ -92,6 +101,11 @@ class Settings:
     test_clock: Path | None = None
     audit: str | None = None
     record: Path | None = None
+    bodies: bool = False
+    tls: Tls | None = None
+    admin_token: str | None = None
+    tracing: bool = False
+    report: Path | None = None
 
 
 async def serve(settings: Settings) -> None:
@@ -122,19 +136,25 @@ async def serve(settings: Settings) -> None:
     upstream = open_upstreams(settings.upstreams, active.plan)
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
-    events = Events(settings.audit, metrics.audit_dropped)
-    recording = None if settings.record is None else _recording(settings.record, secret, metrics)
+    observers = Observers(
+        audit=None if settings.audit is None else open_audit(settings.audit, secret, metrics),
+        tracer=open_tracer() if settings.tracing else None,
+        recording=None if settings.record is None else _recording(settings.record, secret, metrics),
+    )
     shared = settings.state.startswith("redis")
-    handler = Handler(state, upstream, clock, secret, metrics, clients, events, recording, shared=shared)
+    handler = Handler(state, upstream, clock, secret, metrics, clients, observers, shared=shared)
     handler.watching.adopt(active.plan)
     app = DataApp(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
+    if settings.tls is not None:
+        config.load()
+        config.ssl = context(settings.tls)
     config.timeout_graceful_shutdown = drain_s(active.plan.limits)
     server = Listener(config)
     servers = [server.serve(sockets=[listener])]
     stop = [server]
     if admin_listener is not None:
-        page = _admin_page(plans, metrics, state, upstream, handler)
+        page = _admin_page(plans, metrics, state, upstream, handler, settings)
         servers.append(page.serve(sockets=[admin_listener]))
         stop.append(page)
     loop = asyncio.get_running_loop()
@@ -166,6 +186,8 @@ async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
     await state.aclose()
     if handler.recording is not None:
         await handler.recording.recorder.aclose()
+    if handler.audit is not None:
+        await asyncio.to_thread(handler.audit.close)
 
 
 def _announce(active: Active, metrics: Metrics) -> None:
@@ -177,7 +199,9 @@ def _announce(active: Active, metrics: Metrics) -> None:
         log.warning("%s", text)
 
 
-def _admin_page(plans: Plans, metrics: Metrics, state: State, upstream: Upstreams, handler: Handler) -> Listener:
+def _admin_page(
+    plans: Plans, metrics: Metrics, state: State, upstream: Upstreams, handler: Handler, settings: Settings
+) -> Listener:
     """Return the admin listener's server; only a process that shows a page pays for importing Starlette."""
     from guard.proxy.admin import admin_app  # noqa: PLC0415
 
@@ -190,7 +214,7 @@ def _admin_page(plans: Plans, metrics: Metrics, state: State, upstream: Upstream
         state,
         ready,
         handler.clients,
-        token=None,
+        token=settings.admin_token,
         acts=handler.agreements.acts,
         evidence=handler.watching.of_client,
     )

@@ -21,10 +21,9 @@ from guard.errors import Denied, StateError
 from guard.evidence.drift import STALE, drift
 from guard.evidence.values import BINS, Strength, unfield
 from guard.policy.detection import Detection, Rung, Step
-from guard.proxy.marks import Marks
 from guard.proxy.metering import Meters, metered
 from guard.proxy.pools import Pools
-from guard.proxy.recording import derived
+from guard.proxy.secret import derived
 from guard.proxy.watched import HotSet, Watched
 from guard.telemetry.census import Seen
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from guard.proxy.exchange import Exchange
     from guard.telemetry.events import Events
     from guard.telemetry.metrics import Metrics
+    from guard.telemetry.pseudonyms import Pseudonyms
 
 PIECE = 64
 SYNC_S = 0.5
@@ -57,21 +57,30 @@ class Watching:
     Args:
         state: where evidence and marks are merged.
         clock: time.
-        secret: keys pseudonyms and salts.
+        secret: keys salts.
         metrics: all metrics.
         events: where it is told what the ladder does.
+        pseudonyms: clients' names as events may hold them.
         shared: other replicas may use the same state.
     """
 
     def __init__(
-        self, state: State, clock: Clock, secret: bytes, metrics: Metrics, events: Events, *, shared: bool
+        self,
+        state: State,
+        clock: Clock,
+        secret: bytes,
+        metrics: Metrics,
+        events: Events,
+        pseudonyms: Pseudonyms,
+        *,
+        shared: bool,
     ) -> None:
         self.hot = HotSet(state, clock, metrics, shared=shared)
         self.meters = Meters(state, metrics, derived(secret, b"guard meters"))
         self._clock = clock
         self._metrics = metrics
         self._events = events
-        self._names = Marks(secret)
+        self._names = pseudonyms
         self._pools: dict[str, tuple[str, Pools]] = {}
         self._drift: dict[str, float] = {}
         self._plan: Plan | None = None
@@ -170,7 +179,7 @@ class Watching:
                 "time": datetime.fromtimestamp(x.now_s, UTC).isoformat(timespec="milliseconds"),
                 "route": x.route.name,
                 "mode": x.route.mode,
-                "client": self._names.pseudonym(watched.client),
+                "client": self._names.of(watched.client.name),
                 "tier": step.rung.tier,
                 "over": step.rung.over,
                 "action": step.rung.action,
@@ -258,7 +267,12 @@ class Watching:
             if held is not None:
                 names = sorted({detection.setup.null.signals[number].detector for number in held.signals})
                 until = datetime.fromtimestamp(held.until_s, UTC).date().isoformat()
-                event: Object = {"event": "exception", "route": route.name, "client": client, "skip": names}
+                event: Object = {
+                    "event": "exception",
+                    "route": route.name,
+                    "client": self._names.of(client),
+                    "skip": names,
+                }
                 self._events.add({**event, "until": until, "reason": held.reason, "policy": digest})
 
     def look(self, route: RoutePlan) -> Seen:
@@ -315,11 +329,10 @@ class Watching:
         await self.meters.sync(now_s)
 
     async def aclose(self) -> None:
-        """Merge for the last time, and write what was told."""
+        """Merge for the last time."""
         now_s = self._clock.wall_s()
         await self.hot.aclose(now_s)
         await self.meters.sync(now_s)
-        self._events.close()
 
     def look_at_drift(self) -> None:
         """Compare recent clients with each route's profile, and tell when one has gone stale."""

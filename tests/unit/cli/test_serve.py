@@ -59,7 +59,7 @@ BASE = [*NO_MODEL, "--upstream", "http://127.0.0.1:1"]
         (["--upstream", "http://127.0.0.1:1"], 2, "--policy is missing"),
         (["--policy", "observe"], 2, "--upstream is missing"),
         ([*BASE, "--listen", "9000"], 2, "--listen must be HOST:PORT"),
-        ([*BASE, "--admin", "0.0.0.0:9001"], 2, "loopback only"),
+        ([*BASE, "--admin", "0.0.0.0:9001"], 2, "off loopback it needs"),
         ([*NO_MODEL, "--upstream", "127.0.0.1:8080"], 2, "--upstream must be http://"),
         ([*NO_MODEL, "--upstream", "ftp://model"], 2, "--upstream must be http://"),
         ([*NO_MODEL, "--upstream", "http://127.0.0.1:9000"], 2, "round in circles"),

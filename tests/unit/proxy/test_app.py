@@ -109,6 +109,7 @@ class Connection:
     """What the protocol hands to the application."""
 
     request_task: asyncio.Task[None] | None = None
+    certificate = None
 
     def __init__(self) -> None:
         self.transport = self

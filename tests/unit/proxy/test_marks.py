@@ -11,6 +11,7 @@ import pytest
 from guard.model.client import Client
 from guard.model.exchange import Reply
 from guard.proxy.marks import MOST, Marks
+from guard.telemetry.pseudonyms import Pseudonyms
 from tests.support.fakes import Guarded
 
 PATH = "/v1/models/m:predict"
@@ -53,7 +54,7 @@ async def test_unmarked_requests_log_nothing(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_client_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    marks = Marks(bytes(32))
+    marks = Marks(Pseudonyms(bytes(32)))
     with caplog.at_level(logging.INFO, "guard.selftest"):
         for i in range(10 * MOST):
             marks.note([(b"x-guard-selftest", b"run-%d" % i)], "r", ANA)
@@ -64,14 +65,14 @@ def test_a_client_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> None
 @pytest.mark.parametrize("run", [b"", b"a b", b"run\n1", b"x" * 65, b"\xff", b"run-1\n"])
 def test_what_is_no_run_id_is_never_written(run: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "guard.selftest"):
-        Marks(bytes(32)).note([(b"x-guard-selftest", run)], "r", None)
+        Marks(Pseudonyms(bytes(32))).note([(b"x-guard-selftest", run)], "r", None)
     assert lines(caplog) == []
 
 
 def test_a_pseudonym_depends_on_name_and_secret(caplog: pytest.LogCaptureFixture) -> None:
-    one, other = Marks(bytes(32)), Marks(bytes([1] * 32))
-    assert one.pseudonym(ANA) == one.pseudonym(ANA) != other.pseudonym(ANA)
-    assert one.pseudonym(ANA) != one.pseudonym(Client("bob", "bob", "api_key"))
+    one, other = Pseudonyms(bytes(32)), Pseudonyms(bytes([1] * 32))
+    assert one.of("ana") == Pseudonyms(bytes(32)).of("ana") != other.of("ana")
+    assert one.of("ana") != one.of("bob")
     with caplog.at_level(logging.INFO, "guard.selftest"):
-        one.note([(b"host", b"h"), (b"x-guard-selftest", b"run-1")], "r", None)
+        Marks(one).note([(b"host", b"h"), (b"x-guard-selftest", b"run-1")], "r", None)
     assert lines(caplog) == ["self-test run run-1 began on route r, client none"]

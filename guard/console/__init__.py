@@ -1,0 +1,1 @@
+"""The operator's web page: static files, served by the admin listener."""

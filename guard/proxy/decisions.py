@@ -1,0 +1,115 @@
+"""What was decided on one request: an entry of the audit log, and of the console's list.
+
+No input, no score and no credential: clients are pseudonyms, defences say how far they moved an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guard.errors import Denied
+from guard.model.ledger import Admission
+
+if TYPE_CHECKING:
+    from guard.proxy.exchange import Exchange
+    from guard.telemetry.pseudonyms import Pseudonyms
+
+RECENT = 200
+_LN10 = math.log(10.0)
+
+Object = dict[str, Any]  # Any: JSON
+
+
+class Recent(NamedTuple):
+    """One of the last decisions, as light as it can be: it is taken for every request.
+
+    Args:
+        now_s: seconds since the epoch.
+        id: the request's.
+        route: its name.
+        client: the client's name; empty when nobody was named. Shown as a pseudonym only.
+        rows: rows asked.
+        verdict: as `verdict_of` says.
+        outcome: `ok`, or an error's code.
+        status: HTTP status; 0 when the client had gone.
+    """
+
+    now_s: float
+    id: str
+    route: str
+    client: str
+    rows: int
+    verdict: str
+    outcome: str
+    status: int
+
+
+class RecentDecisions:
+    """The last `RECENT` decisions."""
+
+    def __init__(self) -> None:
+        self.latest: deque[Recent] = deque(maxlen=RECENT)
+
+    def note(self, x: Exchange, verdict: str) -> None:
+        """Keep what was decided on one request."""
+        client = "" if x.client is None else x.client.name
+        status = 0 if x.response is None else x.response.status
+        self.latest.append(Recent(x.now_s, x.id, x.route.name, client, x.rows, verdict, outcome_of(x), status))
+
+
+def verdict_of(x: Exchange) -> str:
+    """Return `allow`, `alert`, `degrade`, `throttle`, `label_only` or `deny`."""
+    if isinstance(x.error, Denied) or (x.receipt is not None and x.receipt.admission is Admission.DENY):
+        return "deny"
+    return "label_only" if x.labels_only else "allow" if x.action is None else x.action
+
+
+def outcome_of(x: Exchange) -> str:
+    """Return `ok`, an error's code, or `aborted` for a client that had gone."""
+    return x.error.code if x.error else "aborted" if x.response is None else "ok"
+
+
+def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
+    """Return the audit log's entry of one request.
+
+    Members: `time` (UTC), `id`, `route`, `mode`, `client` and `group` (pseudonyms), `source`, `rows`, `verdict`,
+    `outcome`, `status`; `evidence` (log10 of the e-value, by tier) where detection looked; `charges` by budget where
+    something was charged; `changed`, one entry a defence with the mean L1 distance a row and the rows whose label it
+    changed, where an answer went out; `policy`, the digest.
+    """
+    client = x.client
+    made: Object = {
+        "kind": "decision",
+        "time": datetime.fromtimestamp(x.now_s, UTC).isoformat(timespec="milliseconds"),
+        "id": x.id,
+        "route": x.route.name,
+        "mode": x.route.mode,
+        "client": None if client is None else pseudonyms.of(client.name),
+        "group": None if client is None else pseudonyms.of(client.group),
+        "source": None if client is None else client.source,
+        "rows": x.rows,
+        "verdict": verdict,
+        "outcome": outcome_of(x),
+        "status": 0 if x.response is None else x.response.status,
+        "policy": x.active.plan.digest,
+    }
+    if x.watched is not None:
+        strength = x.watched.strength
+        made["evidence"] = {
+            "any": round(strength.any / _LN10, 2),
+            "structure": round(strength.structure / _LN10, 2),
+        }
+    if x.receipt is not None:
+        made["charges"] = {
+            charge.budget: charged.spent if charge.event is None else charge.rows
+            for charge, charged in zip(x.charges, x.receipt.charged, strict=True)
+        }
+    if x.report is not None:
+        made["changed"] = [
+            {"defence": s.kind, "mode": s.mode, "l1": round(s.score_shift_l1, 6), "labels": s.top1_changed}
+            for s in x.report.steps
+        ]
+    return made

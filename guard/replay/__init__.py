@@ -1,0 +1,1 @@
+"""Recorded traffic under another policy: what would change."""
