@@ -21,10 +21,14 @@ def program(name: str, package: str) -> Path:
     if found is None:
         with (Path(tempfile.gettempdir()) / "guard-tests-apt.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "check": False}
-            subprocess.run(["apt-get", "update", "-q"], **quiet)
-            done = subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", package], **quiet)
+            _apt("update", "-q")
+            said = _apt("install", "-qy", "--no-install-recommends", package)
         found = shutil.which(name)
-        said = done.stderr.decode(errors="replace")[-1000:]
         assert found is not None, f"{name} is missing, and apt-get install {package} did not bring it: {said}"
     return Path(found)
+
+
+def _apt(*arguments: str) -> str:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False)
+    return done.stderr[-1000:]
