@@ -16,6 +16,7 @@ from guard.proxy.app import DataApp
 from guard.proxy.clients import RecentClients
 from guard.proxy.handler import Handler
 from guard.proxy.load import load_active
+from guard.proxy.observers import NOBODY, Observers
 from guard.proxy.plans import Plans
 from guard.state.memory import MemoryState
 from guard.telemetry.metrics import Metrics
@@ -97,6 +98,7 @@ class Guarded:
         api: `serve --api`.
         state: the ledgers; None for fresh ones in memory.
         env: environment, for `{env: NAME}`.
+        observers: who is told of what happens.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Guarded:
         api: str | None = None,
         state: State | None = None,
         env: Mapping[str, str] | None = None,
+        observers: Observers = NOBODY,
     ) -> None:
         source: str | Path = policy
         if "\n" in policy:
@@ -116,7 +119,7 @@ class Guarded:
         self.metrics = Metrics()
         self.state: State = state or MemoryState()
         self.plans = Plans(lambda: load_active(source, api=api, env=env or {}), lambda _ok, _message: None)
-        self.handler = Handler(self.state, self.upstream, self.clock, SECRET, self.metrics, RecentClients())
+        self.handler = Handler(self.state, self.upstream, self.clock, SECRET, self.metrics, RecentClients(), observers)
         self.app = DataApp(self.plans, self.handler, self.metrics, self.clock)
 
     async def ask(
