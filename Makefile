@@ -57,5 +57,15 @@ bench: $(VENV)/.test ## compare with nginx and aiohttp passthroughs in one run; 
 	@$(PIP) install aiohttp
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
+DOCS := .venvs/docs
+$(DOCS)/.ready: pyproject.toml
+	@echo "installing mkdocs-material into $(DOCS)" >&2
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip --disable-pip-version-check --quiet install $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
+
+docs: $(DOCS)/.ready ## the documentation as a site, in site/; a broken link or a page that is in no menu fails
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean --quiet
+
 clean: ## remove what make made
-	rm -rf $(VENV) .venvs .bench .coverage* .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .venvs .bench site .coverage* .pytest_cache .ruff_cache .hypothesis dist build
