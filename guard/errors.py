@@ -16,12 +16,13 @@ class GuardError(Exception):
         message: one sentence, safe to show to a client.
         code: stable identifier, snake case; defaults to the class's own.
         status: HTTP status; defaults to the class's own.
-        retry_after_s: seconds for a `Retry-After` header, or None.
+        retry_after_s: seconds for a `Retry-After` header; defaults to the class's own, which is mostly none.
         path: JSON path of the offending member, or None.
     """
 
     code: str = "internal"
     status: int = 500
+    retry_after_s: int | None = None
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class GuardError(Exception):
             self.code = code
         if status is not None:
             self.status = status
-        self.retry_after_s = retry_after_s
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
         self.path = path
 
 
@@ -118,10 +120,11 @@ class UpstreamError(GuardError):
 
 
 class StateError(GuardError):
-    """Budgets cannot be charged: the state is out of reach, slow or damaged (503)."""
+    """Budgets cannot be charged: the state is out of reach, slow or damaged (503); it may be back in a second."""
 
     code = "state_unavailable"
     status = 503
+    retry_after_s = 1
 
 
 class InvariantError(GuardError):
