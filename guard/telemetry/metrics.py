@@ -25,7 +25,7 @@ from guard import __version__
 from guard.telemetry.census import Census
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 LATENCY_BUCKETS_S: Final = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 0.1, 0.5, 2.0, 10.0)
@@ -48,14 +48,16 @@ class RouteMetrics:
 
     def __init__(self, name: str) -> None:
         self.families: list[Collector] = []
+        self.tallies: dict[str, Tally] = {}
+        self.spreads: dict[str, Spread] = {}
 
         def tally(family: str, text: str, *labels: str) -> Tally:
-            made = Tally(family, text, name, labels)
+            made = self.tallies[family] = Tally(family, text, name, labels)
             self.families.append(made)
             return made
 
         def spread(family: str, text: str, bounds: tuple[float, ...]) -> Callable[[float], None]:
-            made = Spread(family, text, name, bounds)
+            made = self.spreads[family] = Spread(family, text, name, bounds)
             self.families.append(made)
             return made.observe
 
@@ -133,6 +135,11 @@ class Tally(Collector):
         self._labels = labels
         self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
 
+    @property
+    def values(self) -> Mapping[tuple[str, ...], float]:
+        """Every count, by the labels' values."""
+        return self._values
+
     def inc(self, labels: tuple[str, ...], n: float) -> None:
         """Add `n` under the labels' values."""
         values = self._values
@@ -167,6 +174,11 @@ class Spread(Collector):
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many values fell into each bucket, not added up."""
+        return self._counts
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -238,6 +250,11 @@ class Metrics:
         self._policy = Info("guard_policy", "The policy in force.", registry=self.registry)
         self.build = Info("guard_build", "The version that runs.", registry=self.registry)
         self.build.info({"version": __version__, "python": platform.python_version()})
+
+    @property
+    def routes(self) -> Mapping[str, RouteMetrics]:
+        """What is counted, by route."""
+        return self._routes
 
     def route(self, name: str) -> RouteMetrics:
         """Return the route's metrics; made when they are first asked for, and kept, since counters never go back."""
