@@ -13,9 +13,9 @@ from guard.model.queries import Queries
 if TYPE_CHECKING:
     from guard.budgets.base import Budget
     from guard.model.client import Client
-    from guard.model.ledger import Charge
+    from guard.model.ledger import Charge, Receipt
     from guard.policy.plan import RoutePlan
-    from guard.ports import State
+    from guard.ports import Clock, State
     from guard.proxy.exchange import Exchange
     from guard.proxy.metering import Meters
     from guard.telemetry.metrics import Metrics
@@ -29,13 +29,15 @@ class Admissions:
         secret: keys the queries' digests.
         metrics: counts a state that is out of reach.
         meters: information meters, whose readings close budgets.
+        clock: times the state.
     """
 
-    def __init__(self, state: State, secret: bytes, metrics: Metrics, meters: Meters) -> None:
+    def __init__(self, state: State, secret: bytes, metrics: Metrics, meters: Meters, clock: Clock) -> None:
         self._state = state
         self._secret = secret
         self._metrics = metrics
         self._meters = meters
+        self._clock = clock
         self._dimensions: dict[str, int] = {}
 
     async def admit(self, x: Exchange, client: Client) -> None:
@@ -65,7 +67,7 @@ class Admissions:
         x.charges = made = self._claims(x, client, budgets)
         if not made:
             return  # every release is remembered, and nothing else is counted
-        x.receipt = await self._state.charge(x.route.ledger, made, x.now_s)
+        x.receipt = await self._charge(x, x.route.ledger, made)
         x.labels_only = decision(x.receipt, made, x.now_s)
 
     async def _watch(self, x: Exchange, client: Client) -> None:
@@ -74,7 +76,7 @@ class Admissions:
             made = self._claims(x, client, x.route.watched)
             if not made:
                 return
-            receipt = await self._state.charge(f"shadow:{x.route.ledger}", made, x.now_s)
+            receipt = await self._charge(x, f"shadow:{x.route.ledger}", made)
             if receipt.admission is not Admission.ALLOW:
                 x.metrics.refusal(made[receipt.binding or 0].budget)
                 x.metrics.verdict("deny" if receipt.admission is Admission.DENY else "label_only", "shadow")
@@ -82,6 +84,13 @@ class Admissions:
             x.metrics.verdict("deny", "shadow")
         except StateError:
             self._metrics.state_error()
+
+    async def _charge(self, x: Exchange, ledger: str, made: tuple[Charge, ...]) -> Receipt:
+        began_s = self._clock.monotonic_s()
+        try:
+            return await self._state.charge(ledger, made, x.now_s)
+        finally:
+            x.metrics.state(self._clock.monotonic_s() - began_s)
 
     def _claims(self, x: Exchange, client: Client, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
         """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""

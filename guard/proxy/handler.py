@@ -92,7 +92,7 @@ class Handler:
         self.pseudonyms = Pseudonyms(derived(secret, b"guard pseudonyms"))
         self.marks = Marks(self.pseudonyms)
         self.watching = Watching(state, clock, secret, metrics, Events(self.audit), self.pseudonyms, shared=shared)
-        self.admission = Admissions(state, secret, metrics, self.watching.meters)
+        self.admission = Admissions(state, secret, metrics, self.watching.meters, clock)
         self.recent = RecentDecisions()
         self.scoring: tuple[tuple[Phase, Step], ...] = (
             ("identify", self.identify),

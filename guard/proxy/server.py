@@ -19,7 +19,7 @@ import uvicorn
 from guard.errors import StateError
 from guard.policy.plan import Plan
 from guard.policy.schema import Limits
-from guard.ports import State
+from guard.ports import Clock, State
 from guard.proxy.app import DataApp
 from guard.proxy.audit import open_audit
 from guard.proxy.clients import RecentClients
@@ -144,7 +144,7 @@ async def serve(settings: Settings) -> None:
     shared = settings.state.startswith("redis")
     handler = Handler(state, upstream, clock, secret, metrics, clients, observers, shared=shared)
     handler.watching.adopt(active.plan)
-    app = DataApp(plans, handler, metrics, clock)
+    app = _data_app(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
     if settings.tls is not None:
         config.load()
@@ -165,6 +165,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(plans.watch()),
         asyncio.create_task(sweep_forever(server.server_state.connections)),
         asyncio.create_task(handler.watching.run()),
+        asyncio.create_task(metrics.watch_loop()),
     ]
     try:
         await _settle(state, handler, active.plan)
@@ -197,6 +198,12 @@ def _announce(active: Active, metrics: Metrics) -> None:
         log.warning("%s: %s; %s", warning.path, warning.message, warning.hint)
     for text in active.identity.warnings:
         log.warning("%s", text)
+
+
+def _data_app(plans: Plans, handler: Handler, metrics: Metrics, clock: Clock) -> DataApp:
+    app = DataApp(plans, handler, metrics, clock)
+    metrics.load(lambda: app.in_flight, lambda: plans.current.plan.limits.concurrency)
+    return app
 
 
 def _admin_page(

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from guard import __version__
 from guard.telemetry.census import Seen
-from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_LABELS, MAX_ROUTES, OTHER, Metrics
+from guard.telemetry.families import MAX_LABELS, OTHER
+from guard.telemetry.metrics import LATENCY_BUCKETS_S, MAX_ROUTES, Metrics
 
 DESIGN = {
     "guard_requests": {"route", "outcome"},
@@ -27,12 +29,25 @@ DESIGN = {
     "guard_ladder_clients": {"route", "action"},
     "guard_profile_drift": {"route"},
     "guard_profile_stale": {"route"},
+    "guard_state_latency_seconds": {"route", "le"},
     "guard_state_errors": set[str](),
     "guard_audit_dropped": set[str](),
     "guard_recording_dropped": set[str](),
     "guard_policy_info": {"name", "digest", "mode"},
     "guard_policy_reloads": {"result"},
+    "guard_policy_reload_failing": set[str](),
     "guard_build_info": {"version", "python"},
+    "guard_loop_lag_seconds": {"le"},
+    "guard_requests_in_flight": set[str](),
+    "guard_requests_in_flight_limit": set[str](),
+    "guard_audit_waiting": set[str](),
+    "guard_audit_sequence": set[str](),
+    "process_cpu_seconds": set[str](),
+    "process_max_fds": set[str](),
+    "process_open_fds": set[str](),
+    "process_resident_memory_bytes": set[str](),
+    "process_start_time_seconds": set[str](),
+    "process_virtual_memory_bytes": set[str](),
 }
 """Names and labels of the design; the parser takes `_total` off."""
 
@@ -57,6 +72,7 @@ def busy(name: str, metrics: Metrics) -> None:
     route.rows(3)
     route.added(0.0002)
     route.upstream(0.02)
+    route.state(0.001)
     route.verdict("allow", "enforce")
     route.shift(0.015)
     route.top1_changed(2)
@@ -74,6 +90,8 @@ async def test_names_and_labels_are_the_designs() -> None:
     metrics.state_error()
     metrics.reload(True)
     metrics.policy("p", "abc", "enforce")
+    metrics.load(lambda: 3, lambda: 256)
+    metrics.audit(lambda: 5, lambda: 12)
     families = await scrape(metrics)
     labels = {name: set[str]().union(*(s.labels for s in family.samples)) for name, family in families.items()}
     assert labels == DESIGN
@@ -219,14 +237,49 @@ async def test_requests_are_served_between_the_pieces() -> None:
 
 
 async def test_a_scrape_without_routes_shows_the_process() -> None:
-    assert set(await scrape(Metrics())) == {
-        "guard_state_errors",
-        "guard_audit_dropped",
-        "guard_recording_dropped",
-        "guard_policy_reloads",
-        "guard_policy_info",
-        "guard_build_info",
-    }
+    of_routes = {name for name, labels in DESIGN.items() if "route" in labels}
+    of_what_is_off = {name for name in DESIGN if name.startswith(("guard_audit_", "guard_requests_in_"))}
+    assert set(await scrape(Metrics())) == DESIGN.keys() - of_routes - of_what_is_off | {"guard_audit_dropped"}
+
+
+async def test_what_is_asked_at_a_scrape_is_what_is_shown() -> None:
+    metrics, now = Metrics(), [3, 5]
+    metrics.load(lambda: now[0], lambda: 256)
+    metrics.audit(lambda: now[1], lambda: 12)
+    await scrape(metrics)
+    now[:] = [4, 6]
+    found = await scrape(metrics)
+    names = (
+        "guard_requests_in_flight",
+        "guard_requests_in_flight_limit",
+        "guard_audit_waiting",
+        "guard_audit_sequence",
+    )
+    assert [value(found, name) for name in names] == [4, 256, 6, 12]
+
+
+async def test_a_reload_that_succeeds_ends_the_failing() -> None:
+    metrics = Metrics()
+    seen: list[float] = []
+    for ok in (True, False, False, True):
+        metrics.reload(ok)
+        seen.append(value(await scrape(metrics), "guard_policy_reload_failing"))
+    assert seen == [0, 1, 1, 0]
+
+
+async def test_a_loop_that_is_held_up_is_late() -> None:
+    metrics = Metrics()
+    watch = asyncio.create_task(metrics.watch_loop(period_s=0.0))
+    await asyncio.sleep(0)
+    held = time.monotonic() + 0.03
+    while time.monotonic() < held:
+        pass
+    while value(await scrape(metrics), "guard_loop_lag_seconds", "guard_loop_lag_seconds_count") < 1:
+        await asyncio.sleep(0)
+    watch.cancel()
+    found = await scrape(metrics)
+    late = value(found, "guard_loop_lag_seconds", "guard_loop_lag_seconds_sum")
+    assert late >= 0.03
 
 
 async def test_two_instances_do_not_share_counts() -> None:
