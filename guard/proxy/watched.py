@@ -95,6 +95,10 @@ class HotSet:
     def __len__(self) -> int:
         return len(self._hot)
 
+    def all(self) -> tuple[Watched, ...]:
+        """Return the watched clients of all routes, least recently seen first."""
+        return tuple(self._hot.values())
+
     def on(self, route: RoutePlan) -> Iterator[Watched]:
         """Yield a route's watched clients, least recently seen first."""
         name = _name(route, "")[:2]

@@ -287,6 +287,10 @@ class Watching:
                 standing[action] = standing.get(action, 0) + 1
         return Seen(evidence, self.meters.seen(route.ledger), standing, self._drift.get(route.name))
 
+    def drift_of(self, route: str) -> float | None:
+        """Return how far a route's traffic has moved from its profile when that was last looked at."""
+        return self._drift.get(route)
+
     def of_client(self, client: Client) -> list[Object]:
         """Return a client's evidence by route, for operators."""
         found: list[Object] = []
