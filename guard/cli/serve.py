@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from errno import EADDRINUSE
@@ -14,7 +15,7 @@ from guard.cli.common import add_option, add_switch, fail
 from guard.cli.upstreams import add_upstreams, check_own, shown, upstreams_of
 from guard.errors import GuardError, PolicyError, StateError
 from guard.telemetry import logs
-from guard.telemetry.logs import FORMATS
+from guard.telemetry.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from guard.proxy.tls import Tls
@@ -86,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--selftest-report", help="a guard selftest JSON report that the console shows")
     # For the self-test, whose attackers wait for days; whoever can start Guard with it could set the machine's clock.
     parser.add_argument("--test-clock", default=None, help=argparse.SUPPRESS)
-    add_option(parser, "--log-level", default="info", help="debug, info, warning or error (default: %(default)s)")
+    add_option(parser, "--log-level", default="info", choices=LEVELS, help="how much is told (default: %(default)s)")
     add_option(parser, "--log-format", default="text", choices=FORMATS, help="text or json (default: %(default)s)")
 
 
@@ -119,7 +120,11 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(data: tuple[str, int], page: tuple[str, int] | None) -> None:
         admins = f", admin on http://{join(page)}" if page else ""
-        print(f"guard: {shown(models)} is guarded on http://{join(data)}{admins}", file=sys.stderr, flush=True)
+        line = f"{shown(models)} is guarded on {'http' if tls is None else 'https'}://{join(data)}{admins}"
+        if args.log_format == "json":
+            logging.getLogger("guard").info("%s", line)
+        else:
+            print(f"guard: {line}", file=sys.stderr, flush=True)
 
     settings = Settings(
         upstreams=models,

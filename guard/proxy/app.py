@@ -76,6 +76,9 @@ class DataApp:
         """Return the response, and whether the connection must be closed: the request was not read to its end."""
         began_s = self.clock.monotonic_s()
         active, connection = self.plans.current, scope.get("guard.connection")
+        headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        name = request_id_of(headers)
+        request_id.set(name)  # uvicorn runs each request in a context of its own
         method, path = cast("str", scope["method"]), cast("bytes", scope["raw_path"]).decode("ascii")
         matched = active.plan.match(method, path)
         if matched is None and active.plan.mode == "enforce":
@@ -84,9 +87,6 @@ class DataApp:
         try:
             if self.in_flight > active.plan.limits.concurrency:
                 raise StateError("too many requests in flight", code="overloaded", retry_after_s=1)
-            headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
-            name = request_id_of(headers)
-            request_id.set(name)  # uvicorn runs each request in a context of its own
             body = await read_body(scope, headers, receive, active)
             query = cast("bytes", scope["query_string"])
             target = path.encode("ascii") + (b"?" + query if query else b"")
