@@ -9,7 +9,9 @@ and each record is one query with its answer, little-endian, without padding:
 
 * `client`: 8 bytes of a keyed hash of the client's name; `time`: seconds since the epoch;
 * `keys`: 1 + 8 salted 32-bit hashes of the row and of the row without one group of features;
-* `flags`: which of the following are there; what is not there is 0;
+* `flags`: which of the following are there (what is not there is 0), and what is known of the request: where it begins,
+  and that its client was named by its address, that it had more rows than were recorded, that its route enforced, or
+  that the scores are a mechanism's releases and not the model's. Files from before these flags have none of them;
 * `raw`: the sketch before it is standardised, m float32: of a vector of at most 64 features these are the features;
 * `top`, `best`, `second`: the model's label, its score and the next; `scores`: all K of them when K <= 64.
 
@@ -35,6 +37,8 @@ HEADER_BYTES = 65536
 """Longest first line."""
 RAW, TOP, WHOLE = 1, 2, 4
 """Flags: the sketch is there; the label and the two scores are; the whole distribution is."""
+FIRST, ADDRESS, LONGER, ENFORCED, RELEASED = 8, 16, 32, 64, 128
+"""Flags: a request's first row; and of all of its rows: see above."""
 _FORMAT = "guard-recording"
 Records = npt.NDArray[Any]  # Any: numpy has no type for structured arrays
 """A structured array of the columns above."""

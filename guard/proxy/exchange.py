@@ -73,6 +73,7 @@ class Exchange:
     memo: Memo | None = None
     remembered: bool = False
     reply: Reply | None = None
+    replies: tuple[Reply | None, ...] = ()
     answers: list[Answer | None] | None = None
     answer: Answer | None = None
     report: Report | None = None

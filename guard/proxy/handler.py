@@ -206,6 +206,7 @@ class Handler:
                     x.method, target, headers, body, timeout_s, quorum=quorum, wait_s=wait_s, read=partial(self.hear, x)
                 )
                 x.reply = next(one[0] for one in heard if one is not None)
+                x.replies = tuple(None if one is None else one[0] for one in heard)
                 x.answers = [None if one is None else one[1] for one in heard]
         finally:
             x.upstream_s = self.clock.monotonic_s() - began

@@ -32,6 +32,7 @@ from guard.proxy.recording import Recording
 from guard.proxy.secret import derived, load_secret
 from guard.proxy.tls import Tls, context
 from guard.state.open import open_state
+from guard.telemetry.bodies import BodyRecorder
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.recorder import Recorder
 from guard.telemetry.tracing import open_tracer
@@ -139,7 +140,7 @@ async def serve(settings: Settings) -> None:
     observers = Observers(
         audit=None if settings.audit is None else open_audit(settings.audit, secret, metrics),
         tracer=open_tracer() if settings.tracing else None,
-        recording=None if settings.record is None else _recording(settings.record, secret, metrics),
+        recording=_recording(settings, secret, metrics),
     )
     shared = settings.state.startswith("redis")
     handler = Handler(state, upstream, clock, secret, metrics, clients, observers, shared=shared)
@@ -186,7 +187,7 @@ async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
     await upstream.aclose()
     await state.aclose()
     if handler.recording is not None:
-        await handler.recording.recorder.aclose()
+        await handler.recording.aclose()
     if handler.audit is not None:
         await asyncio.to_thread(handler.audit.close)
 
@@ -230,18 +231,24 @@ def _admin_page(
     return page
 
 
-def _recording(directory: Path, secret: bytes, metrics: Metrics) -> Recording:
-    """Begin to record, and say what is written.
+def _recording(settings: Settings, secret: bytes, metrics: Metrics) -> Recording | None:
+    """Begin to record where that is asked for, and say what is written.
 
     Raises:
         OSError: the directory cannot be had; the message names it.
     """
+    directory = settings.record
+    if directory is None:
+        return None
     try:
         recorder = Recorder(directory, derived(secret, b"guard pseudonyms"))
+        whole = BodyRecorder(directory, recorder.key.id) if settings.bodies else None
     except OSError as error:
         raise OSError(error.errno, f"cannot record to {directory}: {error.strerror or error}") from error
     log.warning("%s", recorder.describe())
-    return Recording(recorder, secret, metrics)
+    if whole is not None:
+        log.warning("%s", whole.describe())
+    return Recording(recorder, secret, metrics, whole)
 
 
 async def _accept(plan: Plan, upstream: Upstreams, handler: Handler) -> None:

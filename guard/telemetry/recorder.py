@@ -22,6 +22,7 @@ from guard.detectors.base import Features
 from guard.detectors.sketch import Sketch
 from guard.evidence.recording import MOST_CLASSES, Header, record_type, write_header
 from guard.model.arrays import Floats
+from guard.telemetry.record_files import abandon, begin, delete_oldest, write_whole
 from guard.telemetry.records import Note, Shape, records_of, shape_of
 
 MOST_WAITING = 32_768
@@ -30,6 +31,27 @@ _BATCH_S = 0.25
 _RETRY_S = 30.0
 """How long a disk that failed is left alone."""
 _LOG = logging.getLogger("guard.recorder")
+
+
+class NameKey:
+    """Turns clients' names into the pseudonyms of recordings.
+
+    Args:
+        pseudonym_key: what Guard's secret gives for pseudonyms.
+    """
+
+    def __init__(self, pseudonym_key: bytes) -> None:
+        self._key = hashlib.blake2b(pseudonym_key, digest_size=32, person=b"guard-recording").digest()
+        self.id = hashlib.blake2b(self._key, digest_size=8, person=b"which-secret").hexdigest()
+        """Tells apart secrets, and tells nothing of them."""
+
+    def name(self, client: str) -> bytes:
+        """Return the 8 bytes that stand for a name."""
+        return hashlib.blake2b(client.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+
+    def pseudonym(self, client: str) -> str:
+        """Return the same as it is shown: 16 hexadecimal digits, as `guard calibrate` names clients."""
+        return f"{int.from_bytes(self.name(client), 'little'):016x}"
 
 
 @dataclass(slots=True)
@@ -71,8 +93,7 @@ class Recorder:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(self._directory, os.W_OK | os.X_OK):
             raise PermissionError(f"{self._directory} cannot be written")
-        self._key = hashlib.blake2b(pseudonym_key, digest_size=32, person=b"guard-recording").digest()
-        self._key_id = hashlib.blake2b(self._key, digest_size=8, person=b"which-secret").hexdigest()
+        self.key = NameKey(pseudonym_key)
         self._max_file_bytes, self._max_files, self._clock_ns = max_file_bytes, max_files, clock_ns
         self._notes: deque[Note] = deque()
         self._waiting = 0
@@ -107,6 +128,7 @@ class Recorder:
         features: Features,
         raw: Floats | None,
         scores: Floats | None,
+        about: int = 0,
     ) -> None:
         """Hand over one request's queries and answers; never waits, never raises.
 
@@ -119,8 +141,9 @@ class Recorder:
             raw: sketches before they are standardised, shape (n, m); None when the queries have none.
             scores: what the model said of classes, shape (n, K), probabilities, logits or their logarithms; None when
                 the answers hold no such scores, or are not one a query.
+            about: flags of `guard.evidence.recording` that hold for all rows.
         """
-        name = hashlib.blake2b(client.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+        name = self.key.name(client)
         rows = len(features.keys)
         with self._lock:
             if self._closing or self._waiting + rows > MOST_WAITING:
@@ -128,7 +151,7 @@ class Recorder:
                 return
             self._waiting += rows
             pseudonym = int.from_bytes(name, "little")
-            self._notes.append(Note(route, sketch, pseudonym, now_s, features.keys, raw, scores))
+            self._notes.append(Note(route, sketch, pseudonym, now_s, features.keys, raw, scores, about))
 
     def close(self) -> None:
         """Write what waits and end; may be called twice."""
@@ -178,13 +201,13 @@ class Recorder:
         try:
             file = self._file(route, shape, rows)
             data = records_of(notes, shape, file.width, file.classes).tobytes()
-            _write_whole(file.descriptor, data)
+            write_whole(file.descriptor, data)
             file.size += len(data)
         except OSError as error:
             self._broken_until = time.monotonic() + _RETRY_S
             self._lose(rows)
             if (broken := self._files.pop(route, None)) is not None:
-                _abandon(broken)
+                abandon(broken.descriptor, broken.size)
             if not self._told:
                 self._told = True
                 _LOG.warning("recording to %s failed, nothing else did: %s", self._directory, error.strerror)
@@ -207,45 +230,16 @@ class Recorder:
             if file.sketch == sketch:
                 width, classes = width or file.width, classes or file.classes
         path = self._directory / f"{_safe(route)}-{self._clock_ns():020d}-{os.getpid()}.rec"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = _File(path, os.open(path, flags, 0o600), 0, sketch, width, classes)
+        file = _File(path, begin(path), 0, sketch, width, classes)
         self._files[route] = file
-        header = write_header(Header(route, sketch.model_dump(mode="json"), width, classes, self._key_id))
-        _write_whole(file.descriptor, header)
+        header = write_header(Header(route, sketch.model_dump(mode="json"), width, classes, self.key.id))
+        write_whole(file.descriptor, header)
         file.size = len(header)
-        self._delete_oldest()
-        return file
-
-    def _delete_oldest(self) -> None:
-        found = sorted(self._directory.glob("*-*-*.rec"), key=_started)
         written = {file.path for file in self._files.values()}
-        surplus = len(found) - self._max_files
-        for path in [path for path in found if path not in written][: max(0, surplus)]:
-            path.unlink(missing_ok=True)
-
-
-def _started(path: Path) -> tuple[str, str]:
-    """Return when a file was begun, then its name."""
-    parts = path.stem.rsplit("-", 2)
-    return parts[1].zfill(20), path.name
+        delete_oldest(self._directory, "*-*-*.rec", written, self._max_files)
+        return file
 
 
 def _safe(route: str) -> str:
     """Return a route's name as part of a file's."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", route)[:80].lstrip(".") or "route"
-
-
-def _write_whole(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _abandon(file: _File) -> None:
-    """Leave a file that could not be written, cut back to its last whole batch where that can be done."""
-    try:
-        os.ftruncate(file.descriptor, file.size)
-    except OSError:
-        pass
-    finally:
-        os.close(file.descriptor)

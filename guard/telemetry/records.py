@@ -8,7 +8,7 @@ import numpy as np
 
 from guard.detectors.base import Keys
 from guard.detectors.sketch import Sketch
-from guard.evidence.recording import MOST_CLASSES, RAW, TOP, WHOLE, Records, record_type
+from guard.evidence.recording import FIRST, MOST_CLASSES, RAW, TOP, WHOLE, Records, record_type
 from guard.model.arrays import Floats
 
 
@@ -23,6 +23,7 @@ class Note(NamedTuple):
         keys: shape (n, 9).
         raw: shape (n, m), or None.
         scores: shape (n, K), or None.
+        about: flags of all of its rows.
     """
 
     route: str
@@ -32,6 +33,7 @@ class Note(NamedTuple):
     keys: Keys
     raw: Floats | None
     scores: Floats | None
+    about: int = 0
 
 
 class Shape(NamedTuple):
@@ -65,6 +67,8 @@ def records_of(notes: list[Note], shape: Shape, width: int, classes: int) -> Rec
     records["client"] = np.repeat(np.array([note.client for note in notes], dtype=np.uint64), sizes)
     records["time"] = np.repeat([note.now_s for note in notes], sizes)
     records["keys"] = np.concatenate([note.keys for note in notes])
+    records["flags"] = np.repeat(np.array([note.about for note in notes], dtype=np.uint8), sizes)
+    records["flags"][np.cumsum([0, *sizes[:-1]])] |= FIRST
     # A number beyond float32 becomes infinite, and is left out when it is read.
     with np.errstate(over="ignore"):
         if shape.width and shape.width == width:

@@ -13,7 +13,7 @@ import pytest
 from guard.calibrate.read import read_logs
 from guard.detectors.base import Features
 from guard.detectors.sketch import Sketch
-from guard.evidence.recording import Records, read_header, read_records
+from guard.evidence.recording import FIRST, RAW, TOP, WHOLE, Records, read_header, read_records
 from guard.telemetry.recorder import MOST_WAITING, Recorder
 from tests.support.traffic import SKETCH, WIDTH, honest, record, ticking
 
@@ -82,7 +82,7 @@ def test_what_is_missing_is_flagged_and_comes_back(tmp_path: Path) -> None:
     recorder.close()
     # A file begins with the columns of its first rows; when more are wanted, another begins.
     flags = [records_of(path)["flags"].tolist() for path in files_of(tmp_path)]
-    assert flags == [[0], [1], [7, 6]]
+    assert flags == [[FIRST], [FIRST | RAW], [FIRST | RAW | TOP | WHOLE, FIRST | TOP | WHOLE]]
     assert records_of(files_of(tmp_path)[2])["raw"].tolist() == [[1.0] * WIDTH, [0.0] * WIDTH]
 
 
@@ -100,8 +100,8 @@ def test_scores_that_are_no_whole_distribution_are_no_calibration_answers(tmp_pa
     recorder.note("many", SKETCH, "alice", 1.0, features(1), None, np.full((1, 100), 0.01))
     recorder.close()
     few, many = (records_of(path) for path in files_of(tmp_path))
-    assert few["flags"].tolist() == [6, 2]
-    assert many["flags"].tolist() == [2]
+    assert few["flags"].tolist() == [FIRST | TOP | WHOLE, TOP]
+    assert many["flags"].tolist() == [FIRST | TOP]
     assert many["scores"].shape == (1, 0)
 
 
