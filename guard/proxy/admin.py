@@ -1,4 +1,4 @@
-"""The admin listener: health, readiness, metrics, the policy in force, recent clients, and reload.
+"""The admin listener: the console, health, readiness, metrics, the policy in force, recent clients, and reload.
 
 It shares the event loop with the data listener, so nothing here may hold it for long. `Access` decides who gets in.
 """
@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from guard.errors import GuardError, StateError
 from guard.model.ledger import Charge
-from guard.proxy.admin_access import Access, refusal
+from guard.proxy.admin_access import OPEN, Access, refusal
+from guard.proxy.admin_console import Console
 from guard.proxy.plans import said
 from guard.proxy.words import plan_in_words
 from guard.telemetry.metrics import CONTENT_TYPE
@@ -34,11 +35,16 @@ if TYPE_CHECKING:
     from guard.policy.plan import RoutePlan
     from guard.ports import State
     from guard.privacy.terms import Act
+    from guard.proxy.admin_live import Live
     from guard.proxy.clients import RecentClients, Sighting
     from guard.proxy.plans import Plans
     from guard.telemetry.metrics import Metrics
 
 CHECK_TIMEOUT_S = 2.0
+_GLANCE_S = 0.3
+"""How long a glance waits for a check of state and model that is running."""
+_RECENT_S = 5.0
+"""How old a check may be that a glance returns."""
 _MOST_CLIENTS = 1000
 _SHOWN_CLIENTS = 100
 
@@ -56,6 +62,8 @@ def admin_app(
     hosts: Iterable[str] = (),
     acts: Callable[[str], tuple[Act, ...]] = lambda _: (),
     evidence: Callable[[Client], list[Object]] = lambda _: [],
+    pseudonym: Callable[[str], str] | None = None,
+    live: Live | None = None,
     wall_s: Callable[[], float] = time.time,
     check_timeout_s: float = CHECK_TIMEOUT_S,
 ) -> Starlette:
@@ -71,10 +79,12 @@ def admin_app(
         hosts: names beside localhost that the Host header may hold.
         acts: what operators did to a ledger.
         evidence: what a client's queries look like, route by route.
+        pseudonym: what stands for a client's name in the console and the audit log; None where neither is.
+        live: what the console shows; None for no console.
         wall_s: seconds since the epoch.
         check_timeout_s: how long a readiness check may take.
     """
-    pages = _Pages(plans, metrics, state, clients, acts, evidence, wall_s)
+    pages = _Pages(plans, metrics, state, clients, acts, evidence, pseudonym, wall_s)
     readiness = _Readiness(plans, state, upstream_ready, check_timeout_s)
     routes = [
         Route("/healthz", pages.healthz),
@@ -84,7 +94,13 @@ def admin_app(
         Route("/clients", pages.recent),
         Route("/reload", pages.reload, methods=["POST"]),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Access, token=token, hosts=tuple(hosts))])
+    opened = OPEN
+    if live is not None:
+        console = Console(live, readiness.glance)
+        routes += console.routes
+        opened |= console.opened
+    access = Middleware(Access, token=token, hosts=tuple(hosts), opened=opened)
+    return Starlette(routes=routes, middleware=[access])
 
 
 class _Readiness:
@@ -98,22 +114,36 @@ class _Readiness:
         self._upstream_ready = upstream_ready
         self._timeout_s = timeout_s
         self._running: asyncio.Task[dict[str, str]] | None = None
+        self._latest: dict[str, str] = {"state": "not checked yet", "upstream": "not checked yet"}
+        self._checked_s = float("-inf")
 
     async def readyz(self, request: Request) -> Response:
         """200 when requests can be served, otherwise 503; either way with each check."""
         del request
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._check())
         # Shielded: one caller that leaves must not take the others' answer along.
-        found = await asyncio.shield(self._running)
+        found = await asyncio.shield(self._round())
         ready = not any(found.values())
         checks = {name: {"ok": not why, **({"why": why} if why else {})} for name, why in found.items()}
         return _json({"ready": ready, "checks": checks}, 200 if ready else 503)
 
+    async def glance(self) -> dict[str, str]:
+        """Return each check and what is wrong with it, a few seconds old at most unless a check hangs just now."""
+        if asyncio.get_running_loop().time() - self._checked_s >= _RECENT_S:
+            await asyncio.wait({self._round()}, timeout=_GLANCE_S)
+        return self._latest
+
+    def _round(self) -> asyncio.Task[dict[str, str]]:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._check())
+        return self._running
+
     async def _check(self) -> dict[str, str]:
         """Return each check and what is wrong with it; empty when it is well."""
         state, upstream = await asyncio.gather(self._bounded(self._ping()), self._bounded(self._ask()))
-        return {"policy": "" if self._plans.current.plan.routes else "no route", "state": state, "upstream": upstream}
+        policy = "" if self._plans.current.plan.routes else "no route"
+        self._latest = {"policy": policy, "state": state, "upstream": upstream}
+        self._checked_s = asyncio.get_running_loop().time()
+        return self._latest
 
     async def _bounded(self, check: Awaitable[str]) -> str:
         try:
@@ -148,6 +178,7 @@ class _Pages:
         clients: RecentClients,
         acts: Callable[[str], tuple[Act, ...]],
         evidence: Callable[[Client], list[Object]],
+        pseudonym: Callable[[str], str] | None,
         wall_s: Callable[[], float],
     ) -> None:
         self._plans = plans
@@ -156,6 +187,7 @@ class _Pages:
         self._clients = clients
         self._acts = acts
         self._evidence = evidence
+        self._pseudonym = pseudonym
         self._wall_s = wall_s
 
     async def healthz(self, request: Request) -> Response:
@@ -201,7 +233,10 @@ class _Pages:
                 except StateError as error:
                     # One call that fails is enough to know; the rest would only wait for their time-outs.
                     lost = error.message
-            shown.append(_seen(sighting, budgets) | {"evidence": self._evidence(sighting.client)})
+            seen = _seen(sighting, budgets) | {"evidence": self._evidence(sighting.client)}
+            if self._pseudonym is not None:
+                seen["pseudonym"] = self._pseudonym(sighting.client.name)
+            shown.append(seen)
             await asyncio.sleep(0)
         body: Object = {"clients": shown, "known": len(self._clients)}
         if lost:

@@ -4,7 +4,8 @@
   resolve to 127.0.0.1 (DNS rebinding), but it cannot make the browser send an address in place of its name. Probes and
   scrapes inside a cluster do send addresses.
 * Cross-site: what changes anything is refused when a browser says that another site asks (Sec-Fetch-Site, Origin).
-* Token: when there is one, everything but `/healthz` and `/readyz` needs `Authorization: Bearer TOKEN`.
+* Token: when there is one, everything but `/healthz`, `/readyz` and the console's own files, which hold no data, needs
+  `Authorization: Bearer TOKEN`.
 * Answers are never cached, sniffed, framed or scripted.
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_OPEN = frozenset(("/healthz", "/readyz"))
+OPEN = frozenset(("/healthz", "/readyz"))
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _HEADERS = {
@@ -43,16 +44,20 @@ class Access:
         app: the application.
         token: secret that callers must bring, not empty; None for none.
         hosts: names beside localhost that the Host header may hold.
+        opened: paths that need no token.
 
     Raises:
         ValueError: the token is empty, which everybody could bring.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None = None, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None = None, hosts: Iterable[str] = (), opened: Iterable[str] = OPEN
+    ) -> None:
         if token is not None and not token.strip():
             raise ValueError("the admin token is empty")
         self._app = app
         self._token = None if token is None else _digest(token.strip().encode())
+        self._opened = frozenset(opened)
         self._hosts = frozenset(("localhost", *(host.lower() for host in hosts)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +80,11 @@ class Access:
             return refusal(403, "host_refused", "this Host is not the admin listener's")
         if method not in _SAFE_METHODS and _is_cross_site(headers):
             return refusal(403, "cross_site", "another site's pages may not do this")
-        if self._token is not None and path not in _OPEN and not self._has_token(headers.getlist("authorization")):
+        if (
+            self._token is not None
+            and path not in self._opened
+            and not self._has_token(headers.getlist("authorization"))
+        ):
             response = refusal(401, "unknown_credential", "a token is needed")
             response.headers["www-authenticate"] = "Bearer"
             return response

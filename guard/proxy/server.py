@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,10 +212,12 @@ def _admin_page(
 ) -> Listener:
     """Return the admin listener's server; only a process that shows a page pays for importing Starlette."""
     from guard.proxy.admin import admin_app  # noqa: PLC0415
+    from guard.proxy.admin_live import Live  # noqa: PLC0415
 
     async def ready() -> bool | str:
         return await upstream_ready(upstream, plans.current.plan)
 
+    live = Live(plans, handler, settings.report)
     admin = admin_app(
         plans,
         metrics,
@@ -225,8 +227,10 @@ def _admin_page(
         token=settings.admin_token,
         acts=handler.agreements.acts,
         evidence=handler.watching.of_client,
+        pseudonym=handler.pseudonyms.of,
+        live=live,
     )
-    page = Listener(uvicorn.Config(admin, **COMMON))
+    page = Listener(uvicorn.Config(admin, **COMMON), live.samples.run)
     page.config.timeout_graceful_shutdown = 1
     return page
 
@@ -270,7 +274,25 @@ async def _settle(state: State, handler: Handler, plan: Plan) -> None:
 
 
 class Listener(uvicorn.Server):
-    """A uvicorn server that leaves signals to Guard, which runs two of them."""
+    """A uvicorn server that leaves signals to Guard, which runs two of them.
+
+    Args:
+        config: uvicorn's.
+        beside: what runs for as long as it serves; None for nothing.
+    """
+
+    def __init__(self, config: uvicorn.Config, beside: Callable[[], Coroutine[None, None, None]] | None = None) -> None:
+        super().__init__(config)
+        self._beside = beside
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to exit."""
+        beside = None if self._beside is None else asyncio.create_task(self._beside())
+        try:
+            await super().serve(sockets)
+        finally:
+            if beside is not None:
+                beside.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

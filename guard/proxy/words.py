@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from guard.policy.detection_words import as_data, duration, in_words
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 Object = dict[str, Any]  # Any: JSON
 
 
-def plan_in_words(plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _: ()) -> Object:
+def plan_in_words(
+    plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _: (), name: Callable[[str], str] = str
+) -> Object:
     """Return the policy in force: name, digest, mode, who is known, what each route does, and the resolved policy.
 
     Secrets stay out by their type; files are named and not read.
@@ -27,7 +30,12 @@ def plan_in_words(plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _:
     Args:
         plan: the plan in force.
         acts: what operators did to a ledger: part of what may be said of its privacy.
+        name: how clients that the policy excepts are called.
     """
+    policy = plan.policy.model_dump(mode="json", exclude_none=True)
+    for route in policy.get("routes", ()):
+        for entry in route.get("exceptions", ()):
+            entry["client"] = name(entry["client"])
     identity = plan.policy.identity
     named = [spec_in_words(source) for source in identity]
     if not any(source.kind == "address" for source in identity):
@@ -37,8 +45,8 @@ def plan_in_words(plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _:
         "digest": plan.digest,
         "mode": plan.mode,
         "identity": named,
-        "routes": [_route(route, acts(route.ledger)) for route in plan.routes],
-        "policy": plan.policy.model_dump(mode="json", exclude_none=True),
+        "routes": [_route(route, acts(route.ledger), name) for route in plan.routes],
+        "policy": policy,
     }
 
 
@@ -64,7 +72,7 @@ def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _route(route: RoutePlan, acts: tuple[Act, ...]) -> Object:
+def _route(route: RoutePlan, acts: tuple[Act, ...], name: Callable[[str], str]) -> Object:
     steps = [f"read {route.api}"]
     if route.inputs is not None:
         steps.append(f"inspect {spec_in_words(route.inputs)}")
@@ -73,7 +81,7 @@ def _route(route: RoutePlan, acts: tuple[Act, ...]) -> Object:
         f"let out {'what the API defines' if route.fields == 'known' else 'every member'} and {route.outputs.kind}"
     )
     steps += [f"release {spec_in_words(defence)}" for defence in route.defences]
-    said = [*route.statement, *map(act_in_words, acts)] if route.statement else []
+    said = [*route.statement, *(act_in_words(_renamed(act, name)) for act in acts)] if route.statement else []
     return {
         "name": route.name,
         "api": route.api,
@@ -82,13 +90,21 @@ def _route(route: RoutePlan, acts: tuple[Act, ...]) -> Object:
         "endpoints": [f"{o.endpoint.method} {o.endpoint.template} ({o.endpoint.access})" for o in route.endpoints],
         "steps": steps,
         "privacy": said,
-        "detection": None if route.detection is None else detection_in_words(route.detection),
+        "detection": None if route.detection is None else detection_in_words(route.detection, name),
     }
 
 
-def detection_in_words(detection: Detection) -> Object:
+def _renamed(act: Act, name: Callable[[str], str]) -> Act:
+    kind, colon, whose = act.scope.partition(":")
+    return replace(act, scope=f"{kind}:{name(whose)}") if colon else act
+
+
+def detection_in_words(detection: Detection, name: Callable[[str], str] = str) -> Object:
     """Return what clients are watched for, what it leads to at which level, and where the levels end."""
     words = in_words(detection)
+    clients = [client for client, entries in detection.exempt.items() for _ in entries]
+    said = zip(clients, words.exceptions, strict=True)
+    words = replace(words, exceptions=tuple(name(client) + text.removeprefix(client) for client, text in said))
     ladder: list[Object] = []
     for rule in words.ladder:
         threshold = None if rule.threshold is None else round(rule.threshold, 3)
