@@ -1,0 +1,313 @@
+"""The audit log's buffer and its writer: requests leave entries, a thread chains, writes and signs them.
+
+Theory of operation. `add` makes JSON of an entry and leaves it in a bounded buffer; the event loop does no more. The
+thread gathers for `GATHER_S`, chains what has come, writes it in one piece, and at most every `SYNC_S` brings it to the
+disk and signs the head. What was chained is written or tried again, never thrown away: only entries that found no room
+are lost, and a line of the chain says how many.
+
+There is room while less than `ROOMY` of the buffer is taken and what waits has not waited for longer than `PATIENCE_S`:
+a target that has failed for long, or hangs, must not be found out only when the buffer is full. The rest of the buffer
+is for requests that were let in while there was room; refusals leave it to answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from guard.telemetry.audit_chain import Chain, Signer, signed
+
+if TYPE_CHECKING:
+    from guard.telemetry.audit_file import Origin
+
+log = logging.getLogger("guard.audit")
+
+MOST_LINES = 2**15
+MOST_BYTES = 2**25
+LONGEST_ENTRY = 2**15
+ROOMY = 0.75
+GATHER_S = 0.02
+SYNC_S = 1.0
+RETRY_S = 0.5
+PATIENCE_S = 5.0
+CHECKPOINT_LINES = 1000
+CHECKPOINT_S = 60.0
+_AT_ONCE = 1000
+"""Lines chained at once."""
+
+
+class Target(Protocol):
+    """Where lines are written; every method may block and raises OSError."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the chain goes on."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether `rotate` should be called."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines; what was not written will be asked for again, in the same bytes."""
+        ...
+
+    def sync(self, head: bytes) -> None:
+        """Bring what was written to where it stays, and keep the head."""
+        ...
+
+    def rotate(self) -> int:
+        """Begin a new file; return the number of the oldest line that is kept from now on."""
+        ...
+
+    def prune(self) -> None:
+        """Delete what is not kept."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class Losses(Protocol):
+    """Counts what is lost."""
+
+    def audit_dropped(self) -> None:
+        """Count an entry that was lost."""
+        ...
+
+
+class AuditLog:
+    """An `AuditSink` that chains and signs.
+
+    Args:
+        target: where lines go.
+        signer: the guard's key.
+        losses: counts what is lost.
+        about: members of the start line: the guard's version, its instance, the policy's digest.
+        clock_s: wall clock, for what the log says of itself.
+        most_lines: bound of the buffer.
+        most_bytes: likewise.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        signer: Signer,
+        losses: Losses,
+        about: Mapping[str, object],
+        *,
+        clock_s: Callable[[], float] = time.time,
+        most_lines: int = MOST_LINES,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._target, self._signer, self._losses, self._clock_s = target, signer, losses, clock_s
+        self._most_lines, self._most_bytes = most_lines, most_bytes
+        self._roomy_lines, self._roomy_bytes = int(most_lines * ROOMY), int(most_bytes * ROOMY)
+        self._entries: deque[bytes] = deque()
+        # Each is written by one thread only: what is waiting is the difference.
+        self._added = self._added_bytes = self._lost = 0
+        self._chained = self._chained_bytes = self._written = self._written_bytes = self._told_lost = 0
+        self._due = math.inf
+        """When what waits has waited for too long."""
+        self._pending: list[bytes] = []
+        self._dirty = False
+        self._synced_s = self._checked_s = time.monotonic()
+        self._unchecked = 0
+        self._troubled = self._stopped = False
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._give_up_s = math.inf
+        chain, known, found = target.origin
+        self._chain: Chain = chain
+        self._log = known or secrets.token_hex(8)
+        self._seal("start", {**about, "found": found})
+        self._thread = threading.Thread(target=self._run, name="guard-audit", daemon=True)
+        self._thread.start()
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last line that was chained."""
+        return self._chain.seq
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are not written yet."""
+        return self._added - self._written
+
+    def room(self) -> bool:
+        """Return False when what is decided now might not be put down."""
+        return (
+            self._added - self._written < self._roomy_lines
+            and self._added_bytes - self._written_bytes < self._roomy_bytes
+            and time.monotonic() < self._due
+        )
+
+    def add(self, entry: Mapping[str, object]) -> None:
+        """Take one entry; returns at once and never raises."""
+        try:
+            made = orjson.dumps(entry)
+        except TypeError:
+            log.exception("an entry of the audit log is no JSON")
+            made = b""
+        if not self._fits(entry, len(made)):
+            self._lost += 1
+            self._losses.audit_dropped()
+            return
+        first = not self._entries
+        self._entries.append(made)
+        self._added += 1
+        self._added_bytes += len(made)
+        if first:
+            if self._due == math.inf:
+                self._due = time.monotonic() + PATIENCE_S
+            self._wake.set()
+
+    def _fits(self, entry: Mapping[str, object], size: int) -> bool:
+        if not 2 < size <= LONGEST_ENTRY or self._closing.is_set():
+            return False
+        if (
+            self._added - self._written >= self._most_lines
+            or self._added_bytes - self._written_bytes >= self._most_bytes
+        ):
+            return False
+        # Refusals could take what is left from answers that were let in while there was room.
+        return entry.get("outcome", "ok") == "ok" or self.room()
+
+    def close(self) -> None:
+        """Write what is waiting and sign the end; gives up after `PATIENCE_S`. May be called twice."""
+        self._give_up_s = time.monotonic() + PATIENCE_S
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(PATIENCE_S + 1.0)
+        if self._thread.is_alive() or self.waiting:
+            log.error("audit log: %d entries could not be written before the end", self.waiting)
+
+    def _run(self) -> None:
+        """Write until the end: the thread's life."""
+        while True:
+            closing = self._closing.is_set()
+            try:
+                self._turn(closing=closing)
+            except OSError as error:
+                if closing and time.monotonic() > self._give_up_s:
+                    return
+                self._trouble(error)
+                if self._closing.is_set():
+                    time.sleep(RETRY_S / 10)
+                self._closing.wait(RETRY_S)
+                continue
+            except Exception:  # A bug. Without the thread nothing is written, so nothing may be answered.
+                log.exception("the audit log has ended: enforcing routes refuse until a restart")
+                self._due = -math.inf
+                return
+            if closing:
+                self._target.close()
+                return
+            self._well()
+            if not self._entries:
+                self._wake.wait(self._rest_s())
+            self._wake.clear()
+            self._closing.wait(GATHER_S)
+
+    def _turn(self, *, closing: bool) -> None:
+        """Do what there is to do.
+
+        Raises:
+            OSError: the target failed; the next turn goes on where this one stopped.
+        """
+        self._write()
+        while self._entries:
+            self._gather()
+            self._write()
+        now_s = time.monotonic()
+        if closing and not self._stopped:
+            self._stopped = True
+            self._gather()  # what was lost
+            self._seal("stop")
+        elif self._unchecked and (self._unchecked >= CHECKPOINT_LINES or now_s - self._checked_s >= CHECKPOINT_S):
+            self._seal("checkpoint")
+        self._write()
+        if self._dirty and (closing or now_s - self._synced_s >= SYNC_S):
+            self._sync()
+        if self._target.full and not closing:
+            self._rotate()
+
+    def _gather(self) -> None:
+        """Chain what is waiting."""
+        chain, entries, pending = self._chain, self._entries, self._pending
+        if self._lost > self._told_lost:
+            lost, self._told_lost = self._lost - self._told_lost, self._lost
+            pending.append(chain.add(orjson.dumps({"kind": "lost", "time": self._now(), "entries": lost})))
+        for _ in range(min(len(entries), _AT_ONCE)):
+            entry = entries.popleft()
+            pending.append(chain.add(entry))
+            self._chained += 1
+            self._chained_bytes += len(entry)
+        self._unchecked += len(pending)
+
+    def _write(self) -> None:
+        """Write what was chained."""
+        if self._pending:
+            self._target.write(b"".join(self._pending))
+            self._pending.clear()
+            self._written, self._written_bytes = self._chained, self._chained_bytes
+            self._dirty = True
+
+    def _seal(self, kind: str, members: Mapping[str, object] | None = None) -> None:
+        """Chain a signed line."""
+        entry = {"kind": kind, "time": self._now(), "log": self._log, **(members or {})}
+        self._pending.append(self._chain.seal(entry, self._signer))
+        self._unchecked, self._checked_s = 0, time.monotonic()
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk, and sign how far it goes."""
+        head = {"kind": "head", "time": self._now(), "log": self._log, "seq": self._chain.seq}
+        body = orjson.dumps({**head, "last": self._chain.last.decode("ascii"), "key": self._signer.public})
+        self._target.sync(signed(body, self._signer) + b"\n")
+        self._dirty, self._synced_s = False, time.monotonic()
+
+    def _rotate(self) -> None:
+        """End a file with a signature, and begin the next one with another."""
+        self._seal("checkpoint")
+        self._write()
+        self._sync()
+        self._seal("rotate", {"oldest": self._target.rotate()})
+        self._write()
+        self._sync()
+        self._target.prune()
+
+    def _trouble(self, error: OSError) -> None:
+        if not self._troubled:
+            log.error("the audit log cannot be written: %s", error.strerror or error)
+        self._troubled = True
+        if self._due == math.inf:
+            self._due = time.monotonic() + PATIENCE_S
+
+    def _well(self) -> None:
+        """Take note that everything was written."""
+        if self._troubled:
+            log.warning("the audit log is written again")
+            self._troubled = False
+        self._due = math.inf
+        if self._entries:
+            self._due = time.monotonic() + PATIENCE_S
+
+    def _rest_s(self) -> float | None:
+        """Return how long there is nothing to do, if nothing comes."""
+        now_s = time.monotonic()
+        if self._dirty:
+            return max(0.0, self._synced_s + SYNC_S - now_s)
+        return max(0.0, self._checked_s + CHECKPOINT_S - now_s) if self._unchecked else None
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock_s(), UTC).isoformat(timespec="milliseconds")
