@@ -13,6 +13,7 @@ and enters what privacy budgets pay in the journal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from guard.errors import InvariantError, StateError
 from guard.model.ledger import TERMS_CHANGED, Admission, Receipt, Spend
@@ -30,7 +32,7 @@ from guard.state.redis_durability import SETTINGS, in_words, may_lose
 from guard.state.redis_keys import key_of, ledger_of, memo_key, terms_key, ttl_ms
 from guard.state.redis_lanes import Lanes
 from guard.state.redis_records import MERGE, MERGE_SHA, MOST_CALLS, MOST_WEIGHT, Merge, arguments, merges, record
-from guard.state.redis_urls import Command, connect, primaries
+from guard.state.redis_urls import Command, connect, let_go, primaries
 from guard.state.tally import check_deltas
 
 if TYPE_CHECKING:
@@ -274,6 +276,10 @@ class RedisState:
                 return await self._clients[0].execute_command(*args)
         except NoScriptError as error:
             raise _UnknownScriptError("the state does not know the script") from error
+        except (TimeoutError, RedisTimeoutError) as error:
+            with contextlib.suppress(RedisError, RedisClusterException, OSError):
+                await let_go(self._clients[0])
+            raise StateError("the state cannot be reached") from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateError("the state cannot be reached") from error
 

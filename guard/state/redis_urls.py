@@ -2,6 +2,9 @@
 
 No client retries a command by itself: after a lost connection nobody knows whether the script ran, and running it again
 would charge twice. What is lost is refused, and the next command connects anew.
+
+A server that does not answer must be noticed by redis-py itself, which then asks a cluster who has its slots now, or
+another sentinel who the master is: so its own timeouts are shorter than the one around each command.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 _SENTINEL_PORT, _REDIS_PORT = 26379, 6379
+_SOCKET_SHARE = 0.75
+"""Of a command's timeout: the longest wait for one connection, and for one read."""
 
 
 class Client(Protocol):
@@ -53,13 +58,13 @@ def connect(url: str, timeout_s: float) -> list[Client]:
 
     Args:
         url: `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://` (`rediss+…` for TLS).
-        timeout_s: for connecting, and for each read.
+        timeout_s: what a command may take; connecting, and each read, may take three quarters of it.
 
     Raises:
         StateError: the URL cannot be understood. Its message does not repeat the URL, which may hold a password.
     """
     try:
-        return _connect(url, timeout_s)
+        return _connect(url, timeout_s * _SOCKET_SHARE)
     except ValueError as error:
         raise StateError(f"the {url.partition(':')[0]} URL of the state cannot be understood: {error}") from error
 
@@ -70,6 +75,17 @@ async def primaries(client: Client) -> list[Command]:
         return [client.execute_command]
     await client.initialize()
     return [partial(client.execute_command, target_nodes=node) for node in client.get_primaries()]
+
+
+async def let_go(client: Client) -> None:
+    """Close the connections that nobody uses now, once one of them gave no answer: the others may be as dead.
+
+    Otherwise a firewall that has lost its table costs a timeout for each of them, one after the other.
+    """
+    if isinstance(client, RedisCluster):
+        await client.aclose()  # those in use too; the next command asks who has which slots
+    else:
+        await cast("Redis", client).connection_pool.disconnect(inuse_connections=False)
 
 
 def _connect(url: str, timeout_s: float) -> list[Client]:
@@ -96,15 +112,17 @@ def _connect(url: str, timeout_s: float) -> list[Client]:
     service, _, db = parts.path.removeprefix("/").partition("/")
     if not service:
         raise ValueError("it names no service, as in redis+sentinel://host:26379/mymaster")
+    hosts = _hosts(parts, _SENTINEL_PORT)
+    each_s = timeout_s / (len(hosts) + 1)  # all of them can be asked, and the master too
     of_sentinels = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
+        "socket_timeout": each_s,
+        "socket_connect_timeout": each_s,
         "protocol": 2,
         "ssl": tls,
         "retry": Retry(NoBackoff(), 0),
     }
     sentinels = Sentinel(  # pyright: ignore[reportUnknownVariableType] - untyped in redis-py
-        _hosts(parts, _SENTINEL_PORT),
+        hosts,
         sentinel_kwargs=of_sentinels,
         ssl=tls,
         db=int(db or 0),

@@ -12,6 +12,7 @@ import pytest
 from guard.errors import InvariantError, StateError
 from guard.model.ledger import Admission, Charge, Spend
 from guard.state.redis import RedisState
+from tests.support.relay import Relay
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import eventually
 
@@ -133,6 +134,19 @@ async def test_a_server_that_hangs_is_an_error_and_what_it_took_stays_taken(valk
     await eventually(state.ping)
     assert (await state.charge("m", [rows()], NOW_S)).spends[0].spent in {2, 258}
     await state.aclose()
+
+
+async def test_connections_that_have_died_in_silence_cost_one_call_and_not_one_each(valkey: Valkey) -> None:
+    async with Relay(valkey.port) as relay:
+        state = RedisState(relay.url, timeout_s=0.4)
+        ledgers = [f"m{number}" for number in range(20)]
+        await asyncio.gather(*[state.charge(ledger, [rows()], NOW_S) for ledger in ledgers])
+        relay.become("forget")
+        with pytest.raises(StateError):
+            await state.charge("m0", [rows()], NOW_S)
+        receipts = [await state.charge(ledger, [rows()], NOW_S) for ledger in ledgers]
+        assert {receipt.spends[0].spent for receipt in receipts} == {2}
+        await state.aclose()
 
 
 async def test_more_waiting_calls_than_allowed_are_refused(valkey: Valkey) -> None:

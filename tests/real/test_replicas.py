@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(folder: Path, *routes: str, shared: bool = True) -> AsyncIterator[Fleet]:
+async def fleet(folder: Path, *routes: str, shared: bool = True) -> AsyncGenerator[Fleet]:
     async with contextlib.AsyncExitStack() as stack:
         upstream = stack.enter_context(model(folder / "model"))
         valkey = stack.enter_context(Valkey(folder / "valkey")) if shared else None
@@ -370,14 +370,14 @@ async def test_who_is_denied_while_a_replica_is_cut_off_is_denied_everywhere_beh
     three.relays[0].become("hold")
     try:
         async with KeepAlive(ports[0], "thief-0") as connection:
+            statuses = {200}
             for number in range(2000):
                 row = point.copy()
                 row[number % WIDTH] = rng.random()
-                got = await connection.ask(target, infer(row.tolist()))
-                assert got.status in (200, 403)
-                if got.status == 403:
+                statuses.add((await connection.ask(target, infer(row.tolist()))).status)
+                if len(statuses) > 1:
                     break
-            assert got.status == 403
+            assert statuses == {200, 403}
         assert (await ask(ports[1], target, infer(point.tolist()), "thief-0")).status == 200
     finally:
         three.relays[0].become("pass")
