@@ -144,7 +144,7 @@ async def test_connections_that_have_died_in_silence_cost_one_call_and_not_one_e
         relay.become("forget")
         with pytest.raises(StateError):
             await state.charge("m0", [rows()], NOW_S)
-        receipts = [await state.charge(ledger, [rows()], NOW_S) for ledger in ledgers]
+        receipts = await asyncio.gather(*[state.charge(ledger, [rows()], NOW_S) for ledger in ledgers])
         assert {receipt.spends[0].spent for receipt in receipts} == {2}
         await state.aclose()
 
