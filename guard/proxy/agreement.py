@@ -6,6 +6,7 @@ ledger, and so is, under `claim: dp`, a state that may lose what was charged, un
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from guard.errors import PolicyError, Problem, StateError
@@ -26,6 +27,7 @@ class Agreements:
     def __init__(self, state: State) -> None:
         self._state = state
         self._known: dict[str, tuple[Private, Terms]] = {}
+        self._asking: dict[tuple[str, int], asyncio.Task[Terms]] = {}
 
     async def terms(self, route: RoutePlan) -> Terms | None:
         """Return the live terms of a route's ledger; None for one without privacy budgets, or in shadow.
@@ -40,6 +42,20 @@ class Agreements:
         known = self._known.get(route.ledger)
         if known is not None and known[0] is private:
             return known[1]
+        # All who come before the answer wait for the same one: a state that is back must not be stormed.
+        name = (route.ledger, id(private))
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.ensure_future(self._ask(route, private))
+            asking.add_done_callback(lambda done: self._asked(name, done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, name: tuple[str, int], done: asyncio.Task[Terms]) -> None:
+        del self._asking[name]
+        if not done.cancelled():
+            done.exception()  # those who wait get it, if they have not all gone
+
+    async def _ask(self, route: RoutePlan, private: Private) -> Terms:
         if private.claimed and not private.accept_lost_writes and (why := await self._state.durability()):
             hint = "guard doctor says what to set; or write privacy: {accept_lost_writes: why}, which is published"
             raise PolicyError([Problem(f"claim: dp, but this state may lose charges: {why}", "privacy", hint=hint)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from tests.support.operators import LAPLACE, MODEL, policy
 
 
 class Moved(MemoryState):
-    """A state whose terms an operator changes."""
+    """A state whose terms an operator changes, and that counts who asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def agree(self, ledger: str, terms: bytes) -> bytes:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return await super().agree(ledger, terms)
 
     def move(self, terms: Terms) -> None:
         self._terms["digits"] = terms.dumps()
@@ -63,3 +73,21 @@ async def test_a_plan_that_still_serves_asks_again_once_another_was_refused(tmp_
         await agreements.check([accepting(old)])
     with pytest.raises(StateError, match="begun under other terms"):
         await agreements.floors(old, 0.0)
+
+
+async def test_all_who_come_at_once_ask_the_state_once(old: RoutePlan) -> None:
+    state = Moved()
+    agreements = Agreements(state)
+    assert await asyncio.gather(*[agreements.floors(old, 0.0) for _ in range(50)]) == [{}] * 50
+    assert state.asked == 1
+    agreements.forget(old.ledger)
+    assert await agreements.floors(old, 0.0) == {}
+    assert state.asked == 2
+
+
+async def test_who_asks_first_and_leaves_takes_nobody_along(old: RoutePlan) -> None:
+    agreements = Agreements(Moved())
+    first, second = [asyncio.ensure_future(agreements.floors(old, 0.0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == {}
