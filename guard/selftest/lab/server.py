@@ -113,11 +113,11 @@ def _json(body: object, status: int = 200) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
-def serve(seed: int, port: int = 0) -> None:
-    """Serve on 127.0.0.1; the first line on stdout is the port."""
+def serve(seed: int, port: int = 0, host: str = "127.0.0.1") -> None:
+    """Serve; the first line on stdout is the port."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
+    sock.bind((host, port))
     sock.listen(128)
     print(sock.getsockname()[1], flush=True)  # noqa: T201 -- the parent process reads it
     config = uvicorn.Config(
