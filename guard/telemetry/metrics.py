@@ -191,6 +191,8 @@ class Metrics:
         Gauge("guard_requests_in_flight", text, registry=self.registry).set_function(in_flight)
         text = "Requests that may be in flight; more are refused (overloaded)."
         Gauge("guard_requests_in_flight_limit", text, registry=self.registry).set_function(limit)
+        text = "Tasks of the event loop: what grows while requests in flight do not is a leak."
+        Gauge("guard_tasks", text, registry=self.registry).set_function(_tasks)
 
     def audit(self, waiting: Callable[[], int], sequence: Callable[[], int]) -> None:
         """Show how the audit log is doing.
@@ -237,3 +239,10 @@ class Metrics:
                     gathered, samples, header = [], 0, False
             if gathered:
                 yield render(gathered, header=header)
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # no loop runs, so nothing is served
