@@ -40,6 +40,7 @@ DESIGN = {
     "guard_loop_lag_seconds": {"le"},
     "guard_requests_in_flight": set[str](),
     "guard_requests_in_flight_limit": set[str](),
+    "guard_tasks": set[str](),
     "guard_audit_waiting": set[str](),
     "guard_audit_sequence": set[str](),
     "process_cpu_seconds": set[str](),
