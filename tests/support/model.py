@@ -5,7 +5,8 @@ It stands on asyncio streams because it has to break HTTP: the model's name in t
 * `slow` answers when it is told to (`Model.release`), and notes when its client leaves first;
 * `reset` resets the connection, `half` sends half of its answer and closes;
 * `closing` closes the connection right behind its answer, without having said so;
-* `gzip` packs its answer although nobody asked; every other name just answers.
+* `garbage` answers no JSON, `huge` 20 MB, `busy` 503, `gzip` packs its answer although nobody asked;
+* every other name just answers.
 
 It counts what it saw, before it answers. Scores are a fixed function of a row.
 """
@@ -102,6 +103,9 @@ class _Server:
             whole = _response(made)
             writer.write(whole[: len(whole) - len(made) // 2])
             return False
+        if name in BROKEN:
+            writer.write(BROKEN[name])
+            return True
         if name == "slow" and not await self.wait(reader):
             return False
         writer.write(_response(gzip.compress(made), "gzip") if name == "gzip" else _response(made))
@@ -141,8 +145,15 @@ def _response(body: bytes, coding: str = "") -> bytes:
     return head.encode() + body
 
 
-async def _main() -> None:
-    server = await asyncio.start_server(_Server().serve, "127.0.0.1", 0)
+BROKEN = {
+    "garbage": _response(b"<html>"),
+    "huge": _response(b"[" + b"0," * 10_000_000 + b"0]"),
+    "busy": b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+async def _main(port: int) -> None:
+    server = await asyncio.start_server(_Server().serve, "127.0.0.1", port)
     print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
@@ -179,11 +190,11 @@ class Model:
 
 
 @contextlib.contextmanager
-def model(folder: Path) -> Generator[Model]:
-    """Run a model server on a free port."""
+def model(folder: Path, port: int = 0) -> Generator[Model]:
+    """Run a model server, on a free port unless one is given."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "model.log"
-    with process([sys.executable, "-m", "tests.support.model"], log) as running:
+    with process([sys.executable, "-m", "tests.support.model", str(port)], log) as running:
         while (found := re.search(r"listening on (\d+)\n", log.read_text())) is None:
             assert running.poll() is None, log.read_text()
             time.sleep(0.005)
@@ -192,4 +203,4 @@ def model(folder: Path) -> Generator[Model]:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_main())
+        asyncio.run(_main(int(sys.argv[1])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -32,14 +33,21 @@ def client(rng: np.random.Generator, features: int, rows: int) -> Floats:
 
 
 @lru_cache
-def profile(features: int, classes: int, clients: int = 60, rows: int = 1280, seed: int = 0) -> Profile:
-    """Return a profile of `clients` clients of `rows` rows each."""
+def profile(
+    features: int,
+    classes: int,
+    clients: int = 60,
+    rows: int = 1280,
+    seed: int = 0,
+    answer: Callable[[Floats, int], Floats] = softmax,
+) -> Profile:
+    """Return a profile of `clients` clients of `rows` rows each, whom `answer` gave their scores."""
     sketch = Sketch(size=features)
     sketcher = Sketcher(sketch, bytes(16))
     logs: list[ClientLog] = []
     for number in range(clients):
         asked = client(np.random.default_rng([seed, number]), features, rows)
-        scores = softmax(asked, classes)
+        scores = answer(asked, classes)
         two = np.partition(scores, -2, axis=1)[:, -2:]
         logs.append(
             ClientLog(
