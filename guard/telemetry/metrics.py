@@ -143,6 +143,8 @@ class Metrics:
         self.build.info({"version": __version__, "python": platform.python_version()})
         text = "How late the event loop wakes: what every request waits at least once."
         self._lag = Histogram("guard_loop_lag_seconds", text, buckets=LAG_BUCKETS_S, registry=self.registry)
+        text = "Tasks of the event loop: what grows while requests in flight do not is a leak."
+        Gauge("guard_tasks", text, registry=self.registry).set_function(_tasks)
         self._process = ProcessCollector(registry=None)
 
     @property
@@ -191,8 +193,6 @@ class Metrics:
         Gauge("guard_requests_in_flight", text, registry=self.registry).set_function(in_flight)
         text = "Requests that may be in flight; more are refused (overloaded)."
         Gauge("guard_requests_in_flight_limit", text, registry=self.registry).set_function(limit)
-        text = "Tasks of the event loop: what grows while requests in flight do not is a leak."
-        Gauge("guard_tasks", text, registry=self.registry).set_function(_tasks)
 
     def audit(self, waiting: Callable[[], int], sequence: Callable[[], int]) -> None:
         """Show how the audit log is doing.

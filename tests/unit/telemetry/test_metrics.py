@@ -253,7 +253,6 @@ async def test_what_is_asked_at_a_scrape_is_what_is_shown() -> None:
     names = (
         "guard_requests_in_flight",
         "guard_requests_in_flight_limit",
-        "guard_tasks",
         "guard_audit_waiting",
         "guard_audit_sequence",
     )
