@@ -74,7 +74,7 @@ def open_audit(where: str, secret: bytes, metrics: Metrics, digest: str = "") ->
     Args:
         where: `file:PATH`, `stdout` or `syslog:ADDRESS`.
         secret: Guard's secret, which the signing key is derived from.
-        metrics: counts what is dropped.
+        metrics: counts what is dropped, and shows how far the log is.
         digest: of the policy in force.
 
     Raises:
@@ -99,4 +99,6 @@ def open_audit(where: str, secret: bytes, metrics: Metrics, digest: str = "") ->
     else:
         target = Standard() if parts.kind == "stdout" else syslog(parts.rest)
     about = {"version": __version__, "instance": f"{socket.gethostname()}/{os.getpid()}", "policy": digest}
-    return AuditLog(target, signer, metrics, about)
+    made = AuditLog(target, signer, metrics, about)
+    metrics.audit(lambda: made.waiting, lambda: made.sequence)
+    return made

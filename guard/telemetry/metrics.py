@@ -146,6 +146,7 @@ class Metrics:
         text = "Tasks of the event loop: what grows while requests in flight do not is a leak."
         Gauge("guard_tasks", text, registry=self.registry).set_function(_tasks)
         self._process = ProcessCollector(registry=None)
+        self._asked: dict[str, Gauge] = {}
 
     @property
     def routes(self) -> Mapping[str, RouteMetrics]:
@@ -189,10 +190,9 @@ class Metrics:
             in_flight: requests now; asked at each scrape.
             limit: `limits.concurrency` of the policy in force; more are refused.
         """
-        text = "Requests in flight."
-        Gauge("guard_requests_in_flight", text, registry=self.registry).set_function(in_flight)
+        self._ask("guard_requests_in_flight", "Requests in flight.", in_flight)
         text = "Requests that may be in flight; more are refused (overloaded)."
-        Gauge("guard_requests_in_flight_limit", text, registry=self.registry).set_function(limit)
+        self._ask("guard_requests_in_flight_limit", text, limit)
 
     def audit(self, waiting: Callable[[], int], sequence: Callable[[], int]) -> None:
         """Show how the audit log is doing.
@@ -201,10 +201,14 @@ class Metrics:
             waiting: lines that are not written yet; asked at each scrape.
             sequence: number of the last line that was taken.
         """
-        text = "Lines of the audit log that are not written yet."
-        Gauge("guard_audit_waiting", text, registry=self.registry).set_function(waiting)
-        text = "Number of the audit log's last line."
-        Gauge("guard_audit_sequence", text, registry=self.registry).set_function(sequence)
+        self._ask("guard_audit_waiting", "Lines of the audit log that are not written yet.", waiting)
+        self._ask("guard_audit_sequence", "Number of the audit log's last line.", sequence)
+
+    def _ask(self, name: str, text: str, look: Callable[[], int]) -> None:
+        """Have a gauge ask at each scrape; whoever is named last is asked."""
+        if name not in self._asked:
+            self._asked[name] = Gauge(name, text, registry=self.registry)
+        self._asked[name].set_function(look)
 
     async def watch_loop(self, period_s: float = LAG_PERIOD_S) -> None:
         """Measure how late the event loop is, until cancelled."""
