@@ -30,6 +30,7 @@ FILES: Final = {
     "charts.js": "text/javascript",
     "page.js": "text/javascript",
     "sections.js": "text/javascript",
+    "details.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _HEADERS = {
