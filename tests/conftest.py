@@ -9,7 +9,7 @@ import signal
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts the suite in its background has it ignore Ctrl-C, and so would every process that a test interrupts.
+# A shell that starts the suite in its background has it ignore Ctrl-C, and so would what a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
