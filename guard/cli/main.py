@@ -20,7 +20,8 @@ from guard.errors import GuardError, PolicyError, StateError, UpstreamError
 from guard.policy.suggest import closest
 
 COMMANDS: tuple[str, ...] = (
-    "serve", "demo", "check", "explain", "schema", "selftest", "tune", "calibrate", "budget", "audit", "doctor",
+    "serve", "demo", "check", "explain", "schema", "selftest", "tune", "calibrate", "replay", "budget", "audit",
+    "doctor",
 )  # fmt: skip
 
 _HELP = """usage: guard COMMAND [options]

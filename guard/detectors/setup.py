@@ -75,7 +75,7 @@ def _missing(detector: Detector, profile: Profile | None, inputs: Inputs | None)
         return "" if detector.kind in profile.references else "the profile was made without it"
     if detector.profiled:
         return "needs a profile"
-    if detector.scaled and _declared(inputs) is None:
+    if detector.scaled and declared_scale(inputs) is None:
         return "needs the features' scale: a profile, or inputs with size, low and high"
     return ""
 
@@ -143,7 +143,7 @@ def _sketcher(profile: Profile | None, inputs: Inputs | None, salt: bytes) -> Sk
         known = len(profile.mean) > 0
         return Sketcher(profile.sketch, salt, profile.mean if known else None, profile.scale if known else None)
     sketch = _sketch(inputs, salt)
-    declared = _declared(inputs)
+    declared = declared_scale(inputs)
     if sketch is None or declared is None:
         return Sketcher(sketch, salt)
     return Sketcher(sketch, salt, *Sketcher(sketch, salt).declared(*declared))
@@ -158,7 +158,7 @@ def _sketch(inputs: Inputs | None, salt: bytes) -> Sketch | None:
     return None
 
 
-def _declared(inputs: Inputs | None) -> tuple[Floats, Floats] | None:
+def declared_scale(inputs: Inputs | None) -> tuple[Floats, Floats] | None:
     """Return mean and standard deviation of features uniform over the declared domain, shape (size,) each."""
     if inputs is None or inputs.size is None or inputs.low is None or inputs.high is None:
         return None
@@ -196,7 +196,7 @@ def _fingerprint(detectors: Iterable[Detector], null: Null, profile: Profile | N
     for array in (null.edges, null.prototypes, null.log_weights, null.log_bets, null.mean):
         _add(digest, array)
     if profile is None:
-        declared = _declared(inputs)
+        declared = declared_scale(inputs)
         digest.update(b"-" if inputs is None else f"{inputs.kind} {inputs.size}".encode())
         for array in declared or ():
             _add(digest, array)

@@ -126,7 +126,7 @@ def read_header(line: bytes) -> Header | None:
     return Header(route, cast("dict[str, object]", sketch), width, classes, key)
 
 
-def read_records(data: bytes, header: Header) -> tuple[Records, int]:
+def read_records(data: bytes | memoryview, header: Header) -> tuple[Records, int]:
     """Read what follows the first line.
 
     Returns:

@@ -54,7 +54,7 @@ def write(report: Report, targets: Sequence[tuple[str, str | Path]]) -> None:
         _known(name)
     shown = public(report)
     for name, path in targets:
-        _write(Path(path), FORMATS[name](shown))
+        write_file(Path(path), FORMATS[name](shown))
 
 
 def _known(name: str) -> None:
@@ -62,7 +62,12 @@ def _known(name: str) -> None:
         raise ValueError(f"there is no report format {name!r}; {did_you_mean(name, FORMATS)}")
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; folders that are missing are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # Lone surrogates, which no UTF-8 holds, become the escapes that JSON reads.
     data = text.encode("utf-8", "backslashreplace")
     if path.exists() and not path.is_file():

@@ -43,10 +43,24 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
 
 def render(report: Report) -> str:
     """Return the report as one HTML page."""
+    title = f"Guard self-test of {plain(report.policy)}: {status(report)}"
+    main = "".join(_sections(report))
+    return page(
+        title,
+        f'<a class="skip" href="#main">Skip to the verdict</a>{_header(report)}<main id="main">{main}</main>',
+    )
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole page that loads nothing and runs nothing.
+
+    Args:
+        title: text.
+        body: markup.
+    """
     style = stylesheet()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    title = f"Guard self-test of {plain(report.policy)}: {status(report)}"
     head = (
         '<meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
@@ -54,8 +68,6 @@ def render(report: Report) -> str:
         '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
         f"<title>{escape(title)}</title><style>{style}</style>"
     )
-    main = "".join(_sections(report))
-    body = f'<a class="skip" href="#main">Skip to the verdict</a>{_header(report)}<main id="main">{main}</main>'
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>{body}</body>\n</html>\n'
 
 
