@@ -78,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--tls-key", help="PEM file: the certificate's private key")
     add_option(parser, "--tls-client-ca", help="PEM file: ask clients for certificates of this issuer")
     add_switch(parser, "--tls-client-required", help="refuse connections without a client certificate")
+    add_switch(parser, "--admin-tls", help="serve the admin listener over HTTPS too, with the same certificate")
     add_option(
         parser, "--admin-token-file", help="file with the token that the admin listener asks for; needed off loopback"
     )
@@ -115,11 +116,11 @@ def run(args: argparse.Namespace) -> int:
         tls = _tls(args)
         if args.record_bodies and not args.record:
             raise ValueError("--record-bodies adds to --record, which is missing")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, GuardError) as error:
         return fail(str(error), code=2)
 
     def ready(data: tuple[str, int], page: tuple[str, int] | None) -> None:
-        admins = f", admin on http://{join(page)}" if page else ""
+        admins = f", admin on {'https' if args.admin_tls else 'http'}://{join(page)}" if page else ""
         line = f"{shown(models)} is guarded on {'http' if tls is None else 'https'}://{join(data)}{admins}"
         if args.log_format == "json":
             logging.getLogger("guard").info("%s", line)
@@ -139,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         record=Path(args.record) if args.record else None,
         bodies=args.record_bodies,
         tls=tls,
+        admin_tls=args.admin_tls,
         admin_token=token,
         tracing=args.tracing,
         report=Path(args.selftest_report) if args.selftest_report else None,
@@ -195,17 +197,19 @@ def _token(file: str | None) -> str | None:
 
 
 def _tls(args: argparse.Namespace) -> Tls | None:
-    from guard.proxy.tls import Tls
+    from guard.proxy.tls import Tls, load
 
     given = {name: getattr(args, f"tls_{name}") for name in ("cert", "key", "client_ca")}
     if not given["cert"] or not given["key"]:
-        if any(given.values()) or args.tls_client_required:
+        if any(given.values()) or args.tls_client_required or args.admin_tls:
             raise ValueError("TLS needs both --tls-cert and --tls-key")
         return None
     if args.tls_client_required and not given["client_ca"]:
         raise ValueError("--tls-client-required needs --tls-client-ca")
     authority = Path(given["client_ca"]) if given["client_ca"] else None
-    return Tls(Path(given["cert"]), Path(given["key"]), authority, args.tls_client_required)
+    tls = Tls(Path(given["cert"]), Path(given["key"]), authority, args.tls_client_required)
+    load(tls)  # what cannot be used is told before anything is opened
+    return tls
 
 
 def join(pair: tuple[str, int]) -> str:

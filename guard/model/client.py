@@ -12,7 +12,7 @@ class Client:
     Args:
         name: unique within the source, for example a key's name, a token's subject or an address.
         group: tenant that the client belongs to; its own name when there is none.
-        source: `api_key`, `jwt` or `address`.
+        source: `api_key`, `jwt`, `client_certificate` or `address`.
     """
 
     name: str

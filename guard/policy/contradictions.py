@@ -11,7 +11,7 @@ from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
 from guard.policy.plan import RoutePlan, path_pattern
 from guard.policy.private import check_private, warn_private
-from guard.policy.schema import Match, Policy, Route
+from guard.policy.schema import ApiKeyIdentity, JwtIdentity, Match, Policy, Route
 from guard.wire.base import Endpoint
 
 _OWN_HEADERS = frozenset(
@@ -142,7 +142,9 @@ def check_headers(policy: Policy) -> list[Problem]:
         for at, name in named + passed
         if name in _OWN_HEADERS
     ]
-    credentials = {s.header.lower() for s in policy.identity if s.kind != "address" and not s.forward}
+    credentials = {
+        s.header.lower() for s in policy.identity if isinstance(s, ApiKeyIdentity | JwtIdentity) and not s.forward
+    }
     hint = "write forward: true on the identity source that reads it, if the model must see it"
     problems += [Problem(f"{name} carries a credential", at, hint=hint) for at, name in passed if name in credentials]
     return problems

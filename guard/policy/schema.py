@@ -130,6 +130,25 @@ class JwtIdentity(BaseModel):
     forward: bool = False
 
 
+class ClientCertificateIdentity(BaseModel):
+    """The client's TLS certificate names it; needs `serve --tls-client-ca`.
+
+    A certificate that has no such name, or several, is refused (401). Without one the next source is asked.
+
+    Args:
+        name: where the name stands: the subject's common name, or a subject alternative name (`uri` for SPIFFE ids).
+        group: `organization` takes the subject's O for the group.
+        allow: patterns, of which a name must match one; `*` stands for anything, such as `spiffe://example.org/ns/ml/*`.
+            Left out, every name counts that the issuers have signed.
+    """
+
+    model_config = _FROZEN
+    kind: Literal["client_certificate"]
+    name: Literal["common_name", "uri", "dns", "email"] = "common_name"
+    group: Literal["organization", "none"] = "none"
+    allow: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(default=(), max_length=256)
+
+
 class AddressIdentity(BaseModel):
     """The peer's address names the client: an IPv4 address or an IPv6 /64.
 
@@ -151,7 +170,9 @@ class AddressIdentity(BaseModel):
         return value
 
 
-AnyIdentity = Annotated[ApiKeyIdentity | JwtIdentity | AddressIdentity, Field(discriminator="kind")]
+AnyIdentity = Annotated[
+    ApiKeyIdentity | JwtIdentity | ClientCertificateIdentity | AddressIdentity, Field(discriminator="kind")
+]
 
 
 class UpstreamHeader(BaseModel):

@@ -2,12 +2,12 @@
 
 The rules that hold for every source:
 
-* Sources are asked in the policy's order, and the first whose header is present decides: it names the client, or the
-  request is refused (401). A wrong credential never falls through to another source, nor to the address. Sources that
-  read the same header are asked together, because they look at the same credential.
+* Sources are asked in the policy's order, and the first whose header (or client certificate) is present decides: it
+  names the client, or the request is refused (401). A wrong credential never falls through to another source, nor to
+  the address. Sources that read the same header are asked together, because they look at the same credential.
 * A header that carries a credential must stand once.
 * Names of different sources never meet, so budgets never mix: a key's name stands as it is and holds no colon; others
-  begin with `jwt:`, `jwt[ISSUER]:` or `address:`.
+  begin with `jwt:`, `jwt[ISSUER]:`, `certificate:` or `address:`.
 * Every refusal reads the same. Why stands in the exception's cause, for the log.
 """
 
@@ -23,17 +23,20 @@ from typing import TYPE_CHECKING, Protocol
 from guard.errors import Denied, PolicyError, Problem
 from guard.model.client import Client
 from guard.proxy.identity_address import Addresses
+from guard.proxy.identity_certificate import CertificateNames
 from guard.proxy.identity_keys import KeySource, read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from guard.policy.schema import AnyIdentity, ApiKeyIdentity, JwtIdentity
+    from guard.policy.schema import AnyIdentity, ApiKeyIdentity, ClientCertificateIdentity, JwtIdentity
     from guard.ports import Headers
     from guard.proxy.identity_certificate import Certificate
 
 _ALWAYS_STRIPPED = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 _MAX_FILE_BYTES = 16 * 2**20
+_CERTIFICATE = b""
+"""Stands among the headers, in the policy's order, for the client certificate: no header has an empty name."""
 
 
 class Source(Protocol):
@@ -52,7 +55,7 @@ class Identity:
     """Names clients. Immutable once loaded, so that requests of one plan agree.
 
     Args:
-        sources: (header in lower case, source), in the policy's order.
+        sources: (header in lower case, source), in the policy's order; an empty header for what reads certificates.
         addresses: names those who bring no credential.
         forward: credential headers that the policy lets through.
         files: what was read, so that a change is noticed.
@@ -61,19 +64,24 @@ class Identity:
 
     def __init__(
         self,
-        sources: Iterable[tuple[bytes, Source]] = (),
+        sources: Iterable[tuple[bytes, Source | CertificateNames]] = (),
         addresses: Addresses | None = None,
         forward: Iterable[bytes] = (),
         files: Iterable[Path] = (),
         warnings: Iterable[str] = (),
     ) -> None:
         grouped: dict[bytes, tuple[Source, ...]] = {}
+        self._certificates: CertificateNames | None = None
         for header, source in sources:
-            grouped[header] = (*grouped.get(header, ()), source)
+            if isinstance(source, CertificateNames):
+                self._certificates = source
+                grouped[_CERTIFICATE] = ()
+            else:
+                grouped[header] = (*grouped.get(header, ()), source)
         self._sources = grouped
         self._addresses = addresses or Addresses()
         self.forward = frozenset(forward)
-        self.strip: frozenset[bytes] = (_ALWAYS_STRIPPED | frozenset(grouped)) - self.forward
+        self.strip: frozenset[bytes] = (_ALWAYS_STRIPPED | frozenset(grouped)) - self.forward - {_CERTIFICATE}
         self.files: tuple[Path, ...] = tuple(dict.fromkeys(files))
         self.warnings: tuple[str, ...] = tuple(warnings)
 
@@ -109,7 +117,6 @@ class Identity:
         Raises:
             Denied: 401 `unknown_credential`, a credential is there but wrong.
         """
-        del certificate
         sources = self._sources
         if sources:
             found: dict[bytes, bytes] = {}
@@ -118,12 +125,17 @@ class Identity:
                     if name in found:
                         raise unknown_credential()
                     found[name] = value
-            if found:
-                return self._by_credential(found)
+            if found or (certificate is not None and self._certificates is not None):
+                return self._by_credential(found, certificate)
         return self._addresses.find(headers, peer)
 
-    def _by_credential(self, found: dict[bytes, bytes]) -> Client:
+    def _by_credential(self, found: dict[bytes, bytes], certificate: Certificate | None) -> Client:
         for header, sources in self._sources.items():
+            if header == _CERTIFICATE and certificate is not None and self._certificates is not None:
+                client = self._certificates.find(certificate)
+                if client is not None:
+                    return client
+                break
             value = found.get(header)
             if value is None:
                 continue
@@ -153,7 +165,7 @@ class _Loader:
 
     def __init__(self, wall_s: Callable[[], float]) -> None:
         self.wall_s = wall_s
-        self.sources: list[tuple[bytes, Source]] = []
+        self.sources: list[tuple[bytes, Source | CertificateNames]] = []
         self.addresses: Addresses | None = None
         self.forward: dict[bytes, list[bool]] = {}
         self.files: list[Path] = []
@@ -175,6 +187,8 @@ class _Loader:
                 self._add_keys(f"{at}.keys_file", spec)
             case "jwt":
                 self._add_jwt(at, spec)
+            case "client_certificate":
+                self._add_certificate(at, spec)
 
     def _add_keys(self, at: str, spec: ApiKeyIdentity) -> None:
         path = Path(spec.keys_file)
@@ -213,6 +227,13 @@ class _Loader:
         label = spec.issuer if spec.claim == "sub" else f"{spec.issuer} {spec.claim}"
         suffix = "" if space == self._namespaces[0] else f"[{label}]"
         self._source(spec.header, spec.forward, JwtSource(spec, keys, suffix, self.wall_s))
+
+    def _add_certificate(self, at: str, spec: ClientCertificateIdentity) -> None:
+        if any(header == _CERTIFICATE for header, _ in self.sources):
+            message = "a connection has one certificate, which the first source decides on, so this one is never asked"
+            self.problems.append(Problem(message, at, hint="keep one client_certificate source"))
+            return
+        self.sources.append((_CERTIFICATE, CertificateNames(spec)))
 
     def _source(self, header: str, forward: bool, source: Source) -> None:
         name = header.lower().encode("ascii")

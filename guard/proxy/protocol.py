@@ -16,7 +16,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from guard.policy.schema import Limits
-from guard.proxy.identity_certificate import Certificate
+from guard.proxy.identity_certificate import Certificate, certificate_of
 
 MAX_CONNECTIONS = 8192
 MAX_PIPELINED = 16
@@ -53,6 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
         """Refuse connections beyond the bound at once."""
         super().connection_made(transport)
+        self.certificate = certificate_of(transport.get_extra_info("peercert"))
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 

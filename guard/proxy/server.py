@@ -23,18 +23,20 @@ from guard.ports import Clock, State
 from guard.proxy.app import DataApp
 from guard.proxy.audit import open_audit
 from guard.proxy.clients import RecentClients
+from guard.proxy.door import Door
 from guard.proxy.handler import Handler
 from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
 from guard.proxy.observers import Observers
 from guard.proxy.plans import Active, Plans
-from guard.proxy.protocol import bounded, sweep_forever
+from guard.proxy.protocol import BoundedProtocol, bounded, sweep_forever
 from guard.proxy.recording import Recording
 from guard.proxy.secret import derived, load_secret
-from guard.proxy.tls import Tls, context
+from guard.proxy.tls import Certificates, Tls, unasked
 from guard.state.open import open_state
 from guard.telemetry.bodies import BodyRecorder
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.recorder import Recorder
+from guard.telemetry.tls_metrics import TlsMetrics
 from guard.telemetry.tracing import open_tracer
 from guard.upstream.ensemble import Upstreams
 
@@ -87,6 +89,7 @@ class Settings:
         record: directory that calibration traffic is written to; None for nothing.
         bodies: record whole requests and answers too, for `guard replay`.
         tls: certificate and key of the data listener; None for plain HTTP.
+        admin_tls: the admin listener serves HTTPS with the same certificate.
         admin_token: secret that callers of the admin listener must bring; None for none.
         tracing: send OpenTelemetry traces.
         report: the last self-test's JSON report, for the console.
@@ -104,6 +107,7 @@ class Settings:
     record: Path | None = None
     bodies: bool = False
     tls: Tls | None = None
+    admin_tls: bool = False
     admin_token: str | None = None
     tracing: bool = False
     report: Path | None = None
@@ -147,9 +151,6 @@ async def serve(settings: Settings) -> None:
     handler.watching.adopt(active.plan)
     app = _data_app(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
-    if settings.tls is not None:
-        config.load()
-        config.ssl = context(settings.tls)
     config.timeout_graceful_shutdown = drain_s(active.plan.limits)
     server = Listener(config)
     servers = [server.serve(sockets=[listener])]
@@ -166,6 +167,7 @@ async def serve(settings: Settings) -> None:
         asyncio.create_task(plans.watch()),
         asyncio.create_task(sweep_forever(server.server_state.connections)),
         asyncio.create_task(handler.watching.run()),
+        *_secured(settings, metrics, plans, stop),
         asyncio.create_task(metrics.watch_loop()),
     ]
     try:
@@ -179,6 +181,22 @@ async def serve(settings: Settings) -> None:
         for task in background:
             task.cancel()
         await _close(handler, upstream, state)
+
+
+def _secured(settings: Settings, metrics: Metrics, plans: Plans, servers: list[Listener]) -> list[asyncio.Task[None]]:
+    """Serve HTTPS where that was asked for: the data listener, which comes first, and the admin listener.
+
+    Raises:
+        GuardError: the certificates cannot be used.
+    """
+    for text in unasked(plans.current.plan.policy.identity, settings.tls):
+        log.warning("%s", text)
+    if settings.tls is None:
+        return []
+    certificates = Certificates(settings.tls, TlsMetrics(metrics.registry))
+    for number, server in enumerate(servers if settings.admin_tls else servers[:1]):
+        server.secure(certificates, lambda: plans.current.plan.limits.read_timeout_s, clients=number == 0)
+    return [asyncio.create_task(certificates.watch(servers[0].part))]
 
 
 async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
@@ -293,6 +311,48 @@ class Listener(uvicorn.Server):
         finally:
             if beside is not None:
                 beside.cancel()
+
+    door: Door | None = None
+    """Lets TLS connections in; None serves plain HTTP."""
+
+    def secure(self, certificates: Certificates, timeout_s: Callable[[], float], *, clients: bool = True) -> None:
+        """Serve HTTPS.
+
+        Args:
+            certificates: in force, and reloaded.
+            timeout_s: gives how long a handshake may take.
+            clients: ask clients for certificates.
+        """
+        self.door = Door(certificates, self._protocol, timeout_s, clients=clients)
+
+    def part(self) -> None:
+        """Part, after the answer under way, from clients that a certificate names: its issuer may be dropped."""
+        if self.door is not None:
+            self.door.give_up()
+        connections: set[Any] = self.server_state.connections  # Any: any of uvicorn's protocols
+        for connection in list(connections):
+            if isinstance(connection, BoundedProtocol) and connection.certificate is not None:
+                connection.shutdown()
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: type[Any] = self.config.http_protocol_class  # pyright: ignore[reportAssignmentType]  # Any: by name or class
+        return made(config=self.config, server_state=self.server_state, app_state={})
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        if self.door is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        self.servers = []
+        for sock in sockets or ():
+            self.door.open(sock)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and wait for requests under way."""
+        if self.door is not None:
+            self.door.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -100,7 +100,7 @@ class Guard:
         self.running = running
         self.log = log
         deadline = time.monotonic() + 30
-        pattern = r"guarded on (http://[\d.]+:(\d+)), admin on (http://[\d.]+:\d+)"
+        pattern = r"guarded on (https?://[\d.]+:(\d+)), admin on (https?://[\d.]+:\d+)"
         while (found := re.search(pattern, log.read_text())) is None:
             assert running.poll() is None, f"guard ended: {log.read_text()}"
             assert time.monotonic() < deadline, f"guard did not start: {log.read_text()}"
