@@ -80,6 +80,7 @@ def children(pid: int) -> list[int]:
     return below + [grand for child in below for grand in children(child)]
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_everything_that_it_started(number: signal.Signals, tmp_path: Path) -> None:
     log = tmp_path / "log"

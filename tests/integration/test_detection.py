@@ -298,6 +298,7 @@ routes:
     return made
 
 
+@pytest.mark.lab
 async def test_a_meter_closes_the_budget_of_who_learns_too_much_and_of_nobody_else(tmp_path: Path) -> None:
     guard = with_meter(tmp_path, "0.95")
     rows = client(np.random.default_rng(1), 16, 600)

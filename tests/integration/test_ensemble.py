@@ -149,6 +149,7 @@ def test_what_is_charged_does_not_depend_on_who_answers(fine: Crowd, tmp_path: P
         assert paid(running) == 5 * each  # models have seen it, so it stays charged
 
 
+@pytest.mark.lab
 def test_noise_is_that_of_the_quorum_whoever_answers(fine: Crowd, tmp_path: Path) -> None:
     """Mean distance of 1,797 releases from the answering models' mean; ratios vary by 2%. Control: a lower quorum."""
     rows = np.concatenate([HELD, parts()[0]])

@@ -64,6 +64,7 @@ def best(outcome: Outcome | None) -> float:
     return outcome.best("surrogate_l1").measures["surrogate_l1"].value
 
 
+@pytest.mark.lab
 def test_the_operators_model_is_copied_bare_and_less_well_behind_the_policy(
     upstream: str, queries: str, tmp_path: Path
 ) -> None:

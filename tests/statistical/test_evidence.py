@@ -156,6 +156,7 @@ def test_what_is_looked_at_here_is_what_a_client_has() -> None:
             assert wealth.strength().any == pytest.approx(found[i, t], abs=1e-4)
 
 
+@pytest.mark.lab
 def test_honest_clients_of_the_null_exceed_one_over_alpha_at_most_alpha_of_the_time() -> None:
     ever = int((honest().sup >= -math.log(ALPHA)).sum())
     assert len(honest().sup) == CLIENTS
@@ -164,12 +165,14 @@ def test_honest_clients_of_the_null_exceed_one_over_alpha_at_most_alpha_of_the_t
     assert at_most(ever, CLIENTS, ALPHA) < ERROR_RATE
 
 
+@pytest.mark.lab
 def test_looking_after_every_window_alarms_more_often_than_looking_once() -> None:
     now = int((honest().last >= -math.log(ALPHA)).sum())
     ever = int((honest().sup >= -math.log(ALPHA)).sum())
     assert ever > 1.2 * now
 
 
+@pytest.mark.lab
 def test_a_pooled_null_alarms_on_clients_that_differ() -> None:
     """The negative control: the same statistic refuses a null that takes all clients for one."""
     ever = int((under_a_wrong_null().sup >= -math.log(ALPHA)).sum())
@@ -186,6 +189,7 @@ def newcomers(sups: Floats, *, calibrated: bool) -> int:
     )
 
 
+@pytest.mark.lab
 def test_conformal_thresholds_hold_when_the_null_is_wrong_and_nominal_ones_do_not() -> None:
     sups = under_a_wrong_null().sup
     groups = WRONG // GROUP
