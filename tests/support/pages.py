@@ -109,6 +109,11 @@ def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
                 yield line.strip(), words[1:]
 
 
+def variables(policy: str) -> dict[str, str]:
+    """Return a value for every `{env: NAME}` of a policy."""
+    return dict.fromkeys(re.findall(r"\{env: (\w+)\}", policy), "a value of thirty-two characters!")
+
+
 def _words(text: str) -> list[str]:
     try:
         words = shlex.split(text, comments=True)
