@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panels import GREEN, ORANGE, RED, YELLOW, Query, Spec, quantile
+from panels import GREEN, ORANGE, RED, YELLOW, Query, Spec, clients_above, quantile
 
 TITLE, UID = "Guard: overview", "guard-overview"
 DESCRIPTION = "Traffic, added latency, verdicts, and what honest users pay. The security dashboard shows who attacks."
@@ -45,11 +45,7 @@ TOP = (
         "Watched clients whose e-value is above 10,000: honest clients get there once in 10,000. Normal: 0. "
         "Go to the security dashboard. A client on two replicas counts twice.",
         "stat",
-        [
-            Query(
-                'sum(guard_evidence_log10_count{ROUTE}) - sum(guard_evidence_log10_bucket{ROUTE, le="4.0"})', "clients"
-            )
-        ],
+        [Query(clients_above(4), "clients")],
         "short",
         [(1, RED)],
         "attack-under-way",

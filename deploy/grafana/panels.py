@@ -102,6 +102,15 @@ def quantile(q: float, family: str, where: str = "{ROUTE}", window: str = "$__ra
     return f"histogram_quantile({q}, sum by (le) (rate({family}_bucket{where}[{window}])))"
 
 
+def clients_above(power: int) -> str:
+    """Return the query for how many clients' evidence is above 10 to a power.
+
+    The histogram is of this moment: no rate. It has no `_count`, because some of its bounds are negative.
+    """
+    below = f'sum(guard_evidence_log10_bucket{{ROUTE, le="{power}.0"}})'
+    return 'sum(guard_evidence_log10_bucket{ROUTE, le="+Inf"}) - ' + below
+
+
 def panel(spec: Spec) -> Panel:
     """Build a panel for Grafana."""
     made = _MAKE[spec.kind](spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panels import GREEN, ORANGE, RED, YELLOW, Query, Spec
+from panels import GREEN, ORANGE, RED, YELLOW, Query, Spec, clients_above
 
 TITLE, UID = "Guard: security", "guard-security"
 DESCRIPTION = (
@@ -19,11 +19,7 @@ TOP = (
         "client on two replicas counts twice. "
         "Evidence stays a while when an attacker has left: the ladder's panels say whether somebody is at it now.",
         "stat",
-        [
-            Query(
-                'sum(guard_evidence_log10_count{ROUTE}) - sum(guard_evidence_log10_bucket{ROUTE, le="4.0"})', "clients"
-            )
-        ],
+        [Query(clients_above(4), "clients")],
         "short",
         [(1, RED)],
         "attack-under-way",
@@ -45,7 +41,12 @@ TOP = (
         "Share of clients on the ladder",
         "Of the watched ones. 5% and more: one attacker with many accounts, or a profile that no longer fits.",
         "stat",
-        [Query("(sum(guard_ladder_clients{ROUTE}) or vector(0)) / sum(guard_evidence_log10_count{ROUTE})", "share")],
+        [
+            Query(
+                '(sum(guard_ladder_clients{ROUTE}) or vector(0)) / sum(guard_evidence_log10_bucket{ROUTE, le="+Inf"})',
+                "share",
+            )
+        ],
         "percentunit",
         [(0.01, YELLOW), (0.05, RED)],
         "many-clients-on-ladder",
@@ -132,13 +133,7 @@ EVIDENCE = (
         "Clients whose e-value is above 10, 100, 1,000 and 10,000. Of 1,000 honest clients, at most 100, 10, 1 "
         "and 0.1 are to be expected.",
         "lines",
-        [
-            Query(
-                f'sum(guard_evidence_log10_count{{ROUTE}}) - sum(guard_evidence_log10_bucket{{ROUTE, le="{power}.0"}})',
-                f"above {10**power:,}",
-            )
-            for power in (1, 2, 3, 4)
-        ],
+        [Query(clients_above(power), f"above {10**power:,}") for power in (1, 2, 3, 4)],
         "short",
         runbook="attack-under-way",
         width=6,
@@ -148,7 +143,7 @@ EVIDENCE = (
         "Clients in memory whose queries are being looked at, by route; at most 2,048 a process. A jump without "
         "new users: accounts are being made.",
         "lines",
-        [Query("sum by (route) (guard_evidence_log10_count{ROUTE})", "{{route}}")],
+        [Query('sum by (route) (guard_evidence_log10_bucket{ROUTE, le="+Inf"})', "{{route}}")],
         "short",
         runbook="many-clients-on-ladder",
         width=6,
