@@ -248,6 +248,17 @@ class Trace(Protocol):
 class Tracer(Protocol):
     """Begins traces."""
 
-    def begin(self, headers: Headers, route: str) -> Trace | None:
-        """Return the trace of one request, continued from what its headers carry; None when it is not sampled."""
+    def begin(self, headers: Headers, route: str, method: str, template: str) -> Trace:
+        """Return the trace of one request; what its headers carry counts as far as the operator trusts clients.
+
+        Args:
+            headers: the client's.
+            route: the policy's name for it.
+            method: HTTP method.
+            template: the endpoint's path with `{name}` for what varies; empty when no endpoint matches.
+        """
+        ...
+
+    def close(self) -> None:
+        """Send what is waiting. Blocks for a few seconds at most."""
         ...

@@ -19,6 +19,7 @@ from guard.telemetry.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from guard.proxy.tls import Tls
+    from guard.telemetry.tracing import TraceOptions
 
 _SHORTEST_TOKEN = 16
 HELP = "stand in front of a model and harden every answer by policy"
@@ -85,6 +86,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_switch(
         parser, "--tracing", help="send OpenTelemetry traces as the OTEL_* variables say; needs the [otel] extra"
     )
+    add_switch(
+        parser,
+        "--tracing-trust-parent",
+        help="go on with the traces of clients, whose flag then decides what is sampled; only where all may be trusted",
+    )
+    add_option(
+        parser,
+        "--tracing-limit",
+        default=100.0,
+        kind=positive,
+        metavar="N",
+        help="traces a second at most, whatever is sampled (default: 100)",
+    )
     add_option(parser, "--selftest-report", help="a guard selftest JSON report that the console shows")
     # For the self-test, whose attackers wait for days; whoever can start Guard with it could set the machine's clock.
     parser.add_argument("--test-clock", default=None, help=argparse.SUPPRESS)
@@ -114,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         check_own(models, listen)
         _check_audit(args.audit)
         tls = _tls(args)
+        tracing = _tracing(args, "http" if tls is None else "https")
         if args.record_bodies and not args.record:
             raise ValueError("--record-bodies adds to --record, which is missing")
     except (ValueError, OSError, GuardError) as error:
@@ -142,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
         tls=tls,
         admin_tls=args.admin_tls,
         admin_token=token,
-        tracing=args.tracing,
+        tracing=tracing,
         report=Path(args.selftest_report) if args.selftest_report else None,
     )
     try:
@@ -210,6 +225,27 @@ def _tls(args: argparse.Namespace) -> Tls | None:
     tls = Tls(Path(given["cert"]), Path(given["key"]), authority, args.tls_client_required)
     load(tls)  # what cannot be used is told before anything is opened
     return tls
+
+
+def _tracing(args: argparse.Namespace, scheme: str) -> TraceOptions | None:
+    from guard.telemetry.tracing import TraceOptions, check_installed
+
+    if not args.tracing:
+        return None
+    check_installed()
+    return TraceOptions(scheme, args.tracing_trust_parent, args.tracing_limit)
+
+
+def positive(text: str) -> float:
+    """Read a number above 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
 
 
 def join(pair: tuple[str, int]) -> str:

@@ -112,7 +112,8 @@ class Handler:
         """Run the phases; what fails takes the outcome that `engine.failures` names."""
         steps = self.scoring if x.endpoint.access == "scoring" else self.status
         if self.tracer is not None:
-            x.trace = self.tracer.begin(x.call.headers, x.route.name)
+            template = x.endpoint.template if x.endpoint.method != "*" else ""
+            x.trace = self.tracer.begin(x.call.headers, x.route.name, x.method.decode("ascii"), template)
         try:
             for phase, step in steps:
                 if x.trace is not None:
@@ -323,7 +324,8 @@ class Handler:
             metrics.upstream(x.upstream_s)
         verdict = verdict_of(x) if scoring else "status"
         if x.trace is not None:
-            x.trace.end(outcome, {"guard.rows": x.rows, "guard.verdict": verdict, "guard.mode": mode})
+            said = {"guard.rows": x.rows, "guard.verdict": verdict, "guard.mode": mode}
+            x.trace.end(outcome, said | ({"http.response.status_code": x.response.status} if x.response else {}))
         if not scoring:
             return
         metrics.verdict(verdict, mode)

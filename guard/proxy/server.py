@@ -37,7 +37,7 @@ from guard.telemetry.bodies import BodyRecorder
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.recorder import Recorder
 from guard.telemetry.tls_metrics import TlsMetrics
-from guard.telemetry.tracing import open_tracer
+from guard.telemetry.tracing import TraceOptions, open_tracer
 from guard.upstream.ensemble import Upstreams
 
 log = logging.getLogger("guard")
@@ -91,7 +91,7 @@ class Settings:
         tls: certificate and key of the data listener; None for plain HTTP.
         admin_tls: the admin listener serves HTTPS with the same certificate.
         admin_token: secret that callers of the admin listener must bring; None for none.
-        tracing: send OpenTelemetry traces.
+        tracing: send OpenTelemetry traces; None for none.
         report: the last self-test's JSON report, for the console.
     """
 
@@ -109,7 +109,7 @@ class Settings:
     tls: Tls | None = None
     admin_tls: bool = False
     admin_token: str | None = None
-    tracing: bool = False
+    tracing: TraceOptions | None = None
     report: Path | None = None
 
 
@@ -143,7 +143,7 @@ async def serve(settings: Settings) -> None:
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
     observers = Observers(
         audit=None if settings.audit is None else open_audit(settings.audit, secret, metrics),
-        tracer=open_tracer() if settings.tracing else None,
+        tracer=None if settings.tracing is None else open_tracer(settings.tracing),
         recording=_recording(settings, secret, metrics),
     )
     shared = settings.state.startswith("redis")
@@ -206,6 +206,8 @@ async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
     await state.aclose()
     if handler.recording is not None:
         await handler.recording.aclose()
+    if handler.tracer is not None:
+        await asyncio.to_thread(handler.tracer.close)
     if handler.audit is not None:
         await asyncio.to_thread(handler.audit.close)
 
