@@ -20,7 +20,7 @@ from guard.errors import GuardError, PolicyError, StateError, UpstreamError
 from guard.policy.suggest import closest
 
 COMMANDS: tuple[str, ...] = (
-    "serve", "demo", "check", "explain", "schema", "selftest", "tune", "calibrate", "replay", "budget", "audit",
+    "serve", "demo", "check", "explain", "schema", "selftest", "tune", "calibrate", "replay", "diff", "budget", "audit",
     "doctor",
 )  # fmt: skip
 
