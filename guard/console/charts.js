@@ -3,7 +3,16 @@
 import { draw, make } from "./page.js";
 
 const WIDTH = 600;
+const REACHES = [60, 120, 300, 600];
 let drawn = 0;
+
+/** Return the seconds that an axis covers: as much as is known, in a round number of minutes. */
+export function reachOf(ages) {
+  const oldest = ages[0] ?? 0;
+  return REACHES.find((reach) => reach >= oldest) ?? REACHES.at(-1);
+}
+
+const ago = (seconds) => (seconds >= 60 ? `${seconds / 60} min ago` : `${seconds} s ago`);
 
 function upTo(values) {
   const most = Math.max(0, ...values.filter((value) => value !== null));
@@ -35,8 +44,9 @@ function path(values, ages, most, height, reach) {
  * Return a chart of several curves over the last minutes.
  * curves: [{name, kind, values}]; ages: seconds ago of each value; unit: writes a value.
  */
-export function chart(title, description, curves, ages, unit, height = 150, reach = 600) {
+export function chart(title, description, curves, ages, unit, height = 150) {
   drawn += 1;
+  const reach = reachOf(ages);
   const most = upTo(curves.flatMap((curve) => curve.values));
   const lines = [0.25, 0.5, 0.75].map((share) =>
     draw("line", { class: "grid", x1: 0, x2: WIDTH, y1: height * share, y2: height * share }));
@@ -49,7 +59,7 @@ export function chart(title, description, curves, ages, unit, height = 150, reac
   const key = curves.map((curve) => make("li", {}, swatch(curve.kind), ` ${curve.name}`));
   return make("figure", {},
     make("div", { class: "plot" }, make("span", { class: "most" }, unit(most)), svg),
-    make("div", { class: "axis", "aria-hidden": "true" }, make("span", {}, "10 min ago"), make("span", {}, "5 min ago"), make("span", {}, "now")),
+    make("div", { class: "axis", "aria-hidden": "true" }, make("span", {}, ago(reach)), make("span", {}, ago(reach / 2)), make("span", {}, "now")),
     make("ul", { class: "key" }, ...key));
 }
 
@@ -59,8 +69,9 @@ function swatch(kind) {
 }
 
 /** Return a small curve for a table's row; what it shows is said beside it. */
-export function spark(values, ages, reach = 600) {
+export function spark(values, ages) {
   const height = 24;
+  const reach = reachOf(ages);
   return draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, preserveAspectRatio: "none", class: "spark", "aria-hidden": "true" },
     draw("path", { class: "curve plain", d: path(values, ages, upTo(values), height, reach), fill: "none" }));
 }

@@ -13,6 +13,7 @@ const at = (id) => document.getElementById(id);
 let token = sessionStorage.getItem(TOKEN);
 let timer = 0;
 let asking = false;
+let paused = false;
 let failures = 0;
 let latest = null;
 let since = null;
@@ -49,7 +50,7 @@ async function look() {
 
 function again(delay) {
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(look, delay);
+  if (!document.hidden && !paused) timer = setTimeout(look, delay);
 }
 
 async function policy(wanted) {
@@ -75,12 +76,12 @@ function heard(found) {
   since = null;
   at("gate").hidden = true;
   at("board").hidden = false;
-  at("reload").disabled = false;
+  at("reload").disabled = at("pause").disabled = false;
   at("forget").hidden = token === null;
   at("stale").hidden = true;
   document.body.classList.remove("stale");
-  at("updated").replaceChildren("live, ", when(found.now_s));
-  at("dot").className = "dot on";
+  at("updated").replaceChildren(paused ? "paused at " : "live, ", when(found.now_s));
+  at("dot").className = paused ? "dot" : "dot on";
   show(found);
   say(spoken(found));
 }
@@ -104,6 +105,11 @@ function say(text) {
   if (at("spoken").textContent !== text) at("spoken").textContent = text;
 }
 
+/** Look at once, unless there is a reason not to. */
+function wake() {
+  if (at("gate").hidden && !paused) look();
+}
+
 function gate() {
   clearTimeout(timer);
   const wrong = token !== null;
@@ -111,7 +117,7 @@ function gate() {
   at("gate").hidden = false;
   at("board").hidden = true;
   at("stale").hidden = true;
-  at("reload").disabled = true;
+  at("reload").disabled = at("pause").disabled = true;
   at("updated").textContent = "waiting for the token";
   at("dot").className = "dot";
   at("gate-wrong").textContent = wrong ? "This is not the token of this Guard." : "";
@@ -171,6 +177,17 @@ async function reload() {
   }
 }
 
+function pause() {
+  paused = !paused;
+  at("pause").textContent = paused ? "Resume" : "Pause";
+  if (!paused) {
+    look();
+    return;
+  }
+  clearTimeout(timer);
+  if (latest !== null && failures === 0) heard(latest);
+}
+
 const NEXT = { system: "light", light: "dark", dark: "system" };
 
 function theme(name) {
@@ -186,14 +203,14 @@ function theme(name) {
 
 theme(Object.hasOwn(NEXT, localStorage.getItem(THEME)) ? localStorage.getItem(THEME) : "system");
 at("theme").addEventListener("click", () => theme(NEXT[document.documentElement.dataset.theme ?? "system"]));
+at("pause").addEventListener("click", pause);
+at("only").addEventListener("change", () => latest !== null && show(latest));
 at("reload").addEventListener("click", () => at("reload").hasAttribute("aria-disabled") || reload());
-at("forget").addEventListener("click", gate_anew);
-at("gate-form").addEventListener("submit", opened);
-document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : at("gate").hidden && look()));
-window.addEventListener("online", () => at("gate").hidden && look());
-look();
-
-function gate_anew() {
+at("forget").addEventListener("click", () => {
   forget();
   gate();
-}
+});
+at("gate-form").addEventListener("submit", opened);
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : wake()));
+window.addEventListener("online", wake);
+look();

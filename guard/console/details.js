@@ -19,20 +19,19 @@ export function showClients(holder, found) {
   table(holder, "Clients on the ladder, then by evidence", [
     ["client", "words", (row) => [who(row.client), row.group === null ? null : make("span", { class: "sub" }, "of group ", who(row.group)), row.source === "address" ? make("span", { class: "sub" }, "a bare address") : null].filter((child) => child !== null)],
     ["standing", "words", (row) => [badge(row.action), row.until_s === null ? null : make("span", { class: "sub" }, "until ", when(row.until_s))].filter((child) => child !== null)],
-    ["evidence, log10 e", "number", (row) => [short(Math.max(row.log10_e.any, row.log10_e.structure)), bar(Math.max(row.log10_e.any, row.log10_e.structure) / 6, "alarm")]],
-    ["all signals", "number", (row) => short(row.log10_e.any)],
-    ["structure", "number", (row) => short(row.log10_e.structure)],
+    ["evidence, log10 e", "number", (row) => [short(row.log10_e.any), bar(row.log10_e.any / 6, "alarm")]],
+    ["of structure", "number", (row) => [short(row.log10_e.structure), bar(row.log10_e.structure / 6, "alarm")]],
     ["detectors that spoke", "words", (row) => {
       const spoke = row.spoke.map((one) => make("span", { class: "chip", title: `${one.tier} tier` }, `${one.signal} ${short(one.log10_e)}`, make("span", { class: "tier" }, ` ${one.tier}`)));
       if (row.offences) spoke.push(make("span", { class: "chip" }, `${plural(row.offences, "protocol offence")} this hour`));
       return spoke.length ? spoke : "none";
     }],
-    ["route", "words", (row) => row.routes.join(", ")],
+    ["route", "words at", (row) => row.routes.join(", ")],
     ["meter", "number", (row) => (row.meter === null ? "–" : short(row.meter))],
   ], top, (row) => `${row.client} ${row.routes.join(" ")}`);
   const section = holder.parentElement;
   const note = section.querySelector(":scope > .note") ?? section.appendChild(make("div", { class: "note" }));
-  put(note, "note", () => [hint("log10 e of 2 is 100 to 1 against an honest client, 3 is 1000 to 1. Who stands on the ladder comes first. Meter: how well a copy made from the answers would agree with the model, 0 to 1.")]);
+  put(note, "note", () => [hint("Evidence over all signals, and of the structure tier alone, which may deny: log10 e of 2 is 100 to 1 against an honest client, 3 is 1,000 to 1; the bars end at 6. Who stands on the ladder comes first. Meter: how well a copy made from the answers would agree with the model, 0 to 1.")]);
 }
 
 /** Show the budgets with the least left. */
@@ -49,7 +48,7 @@ export function showBudgets(holder, found) {
   table(holder, "Budgets with the least left", [
     ["whose", "words", (row) => (row.per === "model" ? "everybody" : [`${row.per} `, who(row.of)])],
     ["budget", "words", (row) => [row.kind, row.shadow ? make("span", { class: "sub shadowed" }, "◌ shadow: only counted") : null].filter((child) => child !== null)],
-    ["route", "words", (row) => row.route],
+    ["route", "words at", (row) => row.route],
     ["answers left", "number", (row) => {
       if (row.answers_left === null) return "known request by request";
       const text = [make("strong", {}, count(row.answers_left)), ` of ${count(row.answers)}`];
@@ -61,13 +60,19 @@ export function showBudgets(holder, found) {
     ["begins anew", "words", (row) => (row.ends_s === null ? "never" : ["in ", span(row.ends_s - found.now_s), make("span", { class: "sub" }, when(row.ends_s))])],
   ], budgets.lowest.map((row) => ({ ...row, minute: row.ends_s === null ? 0 : Math.floor(found.now_s / 60) })), (row) => `${row.per} ${row.of} ${row.route} ${row.budget} ${row.shadow}`);
   note.hidden = false;
-  const due = budgets.due ? ` ${plural(budgets.due, "client")} still to be read.` : "";
+  const due = budgets.due ? ` ${plural(budgets.due, "client")} not read yet.` : "";
   put(note, [budgets.counters, due, budgets.state], () => [hint(`${plural(budgets.counters, "counter")} of ${plural(budgets.clients, "recent client")} known.${due}${budgets.state ? ` Not read anew: ${budgets.state}.` : ""} Everybody's budgets first, then groups', then clients'; the least left first.`)]);
 }
 
 /** Show the last decisions, newest first. */
 export function showRecent(holder, found) {
-  if (found.recent.length === 0) {
+  const only = document.getElementById("only").checked;
+  const decisions = only ? found.recent_other : found.recent;
+  if (decisions.length === 0 && only && found.recent.length > 0) {
+    put(holder, "plain", () => [empty("Everything that was decided lately was plainly allowed.")]);
+    return;
+  }
+  if (decisions.length === 0) {
     put(holder, "empty", () => [empty("No request has been decided since this Guard started. Point a client at the data listener.")]);
     return;
   }
@@ -77,10 +82,10 @@ export function showRecent(holder, found) {
     ["outcome", "words", (row) => row.outcome.replaceAll("_", " ")],
     ["status", "number", (row) => (row.status === 0 ? "–" : String(row.status))],
     ["client", "words", (row) => (row.client === null ? "not known" : who(row.client))],
-    ["route", "words", (row) => row.route],
+    ["route", "words at", (row) => row.route],
     ["rows", "number", (row) => count(row.rows)],
     ["request id", "words id", (row) => code(row.id, row.id)],
-  ], found.recent, (row, place) => `${row.now_s} ${row.id} ${found.recent.findIndex((other) => other === row) - place}`);
+  ], decisions, (row) => `${row.now_s} ${row.id} ${row.route} ${row.rows}`);
 }
 
 function folded(summary, ...children) {
@@ -104,7 +109,7 @@ export function showPolicy(words) {
       ...[["name", words.name], ["mode", words.mode === "shadow" ? "◌ shadow" : "enforce"], ["digest", code(words.digest)], ["clients are known by", words.identity.join("; ")]]
         .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
     words.warnings.length ? make("div", { class: "warnings" }, make("h3", {}, `△ ${plural(words.warnings.length, "warning")}`), items(words.warnings)) : "",
-    ...routes,
+    ...(routes.length > 6 ? [folded(`What the ${routes.length} routes do and guarantee`, ...routes)] : routes),
     folded("The whole policy as resolved, presets and defaults filled in", text));
   for (const details of holder.querySelectorAll("details")) details.open = open.has(details.querySelector("summary").textContent);
 }
@@ -142,7 +147,7 @@ export function showSelftest(holder, found) {
     const rows = make("div", {});
     table(rows, "Attacks of the last self-test", [
       ["attack", "words", (row) => [row.title, make("span", { class: "sub" }, `on ${row.victim}, ${count(row.queries)} queries`)]],
-      ["verdict", "words", (row) => badge(row.verdict)],
+      ["verdict", "words", (row) => [badge(row.verdict), row.reason ? make("span", { class: "sub" }, row.reason) : null].filter((child) => child !== null)],
       ["measured by", "words", (row) => METRICS(row.metric)],
       ["undefended", "number", (row) => figure(row.undefended)],
       ["through Guard, strongest attacker", "number", (row) => make("strong", {}, figure(row.adaptive ?? row.defended))],

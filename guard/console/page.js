@@ -43,9 +43,9 @@ export const count = (n) => whole.format(n);
 
 /** Write a number with about three digits. */
 export function short(n) {
+  if (n < 0) return `−${short(-n)}`;
   if (n === 0) return "0";
-  const size = Math.abs(n);
-  return size >= 100 ? whole.format(n) : size >= 10 ? n.toFixed(1) : size >= 0.01 ? n.toFixed(2) : n.toExponential(1);
+  return n >= 100 ? whole.format(n) : n >= 10 ? n.toFixed(1) : n >= 0.005 ? n.toFixed(2) : "under 0.01";
 }
 
 export const rate = (n) => `${short(n)}/s`;
@@ -101,17 +101,18 @@ export const empty = (...children) => make("p", { class: "empty" }, ...children)
 
 /**
  * Keep a table of a section up to date: rows that stay as they were are not touched.
- * columns: [heading, class, makeCell] each; key: what names a row; said: what it shows.
+ * columns: [heading, class, makeCell] each; keyOf: names a row.
  */
-export function table(holder, caption, columns, rows, keyOf) {
-  let found = holder.querySelector(":scope > .scroll > table");
+export function table(holder, caption, columns, rows, keyOf, compact = false) {
+  let found = holder.querySelector(":scope > div > table");
   if (found === null) {
     const heads = columns.map(([heading, kind]) =>
       make("th", { class: kind, scope: "col", role: "columnheader" }, heading));
     found = make("table", { role: "table" }, make("caption", { class: "unseen" }, caption),
       make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), make("tbody", { role: "rowgroup" }));
-    const frame = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, found);
-    holder.replaceChildren(frame);
+    // What may scroll can be reached by keyboard; a compact table never does, and stays a table on a phone.
+    const frame = compact ? { class: "compact" } : { class: "scroll", tabindex: "0", role: "region", "aria-label": caption };
+    holder.replaceChildren(make("div", frame, found));
     shown.delete(holder);
   }
   const body = found.tBodies[0];

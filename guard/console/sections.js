@@ -120,7 +120,7 @@ function showTraffic(traffic) {
     const share = total ? `${short((100 * traffic.minute.answered) / total)}%` : "no request";
     return [
       figures(["requests, last minute", rate(total / seconds)], ["answered", share], ["since start", count(sum(Object.values(traffic.total)))]),
-      chart("Requests a second over the last ten minutes",
+      chart("Requests a second over the last minutes",
         `Now ${rate(traffic.rates.answered.at(-1) ?? 0)} answered and ${rate(other.at(-1) ?? 0)} not answered; at most ${rate(Math.max(0, ...traffic.rates.answered))} answered and ${rate(Math.max(0, ...other))} not answered. The table below has the figures by outcome.`,
         [{ name: "answered", kind: "plain", values: traffic.rates.answered }, { name: "not answered", kind: "alarm", values: other }],
         traffic.ages_s, rate),
@@ -129,17 +129,17 @@ function showTraffic(traffic) {
   const rows = names.map((name) => ({ name, values: traffic.rates[name], ages: traffic.ages_s, minute: traffic.minute[name] / seconds, total: traffic.total[name] }));
   table(part(holder, "table"), "Requests by outcome", [
     ["outcome", "words", (row) => [make("span", { title: OUTCOMES[row.name][1] }, OUTCOMES[row.name][0])]],
-    ["last 10 min", "curves", (row) => spark(row.values, row.ages)],
+    ["curve", "curves", (row) => spark(row.values, row.ages)],
     ["last minute", "number", (row) => rate(row.minute)],
     ["since start", "number", (row) => count(row.total)],
-  ], rows, (row) => row.name);
+  ], rows, (row) => row.name, true);
 }
 
 function showLatency(latency, ages) {
   const holder = body("latency");
   put(part(holder, "chart"), latency, () => [
     figures(["Guard, median", ms(latency.added.p50_ms)], ["Guard, 99th percentile", ms(latency.added.p99_ms)], ["model, median", ms(latency.upstream.p50_ms)]),
-    chart("Time that Guard adds to a request, over the last ten minutes",
+    chart("Time that Guard adds to a request, over the last minutes",
       `In the last minute the median was ${ms(latency.added.p50_ms)} and the 99th percentile ${ms(latency.added.p99_ms)}. The table below has the figures.`,
       [{ name: "median", kind: "plain", values: latency.p50_ms }, { name: "99th percentile", kind: "dashed", values: latency.p99_ms }], ages, ms),
   ]);
@@ -149,7 +149,7 @@ function showLatency(latency, ages) {
     ["95th", "number", (row) => ms(row.found.p95_ms)],
     ["99th", "number", (row) => ms(row.found.p99_ms)],
     ["requests", "number", (row) => count(row.found.n)],
-  ], [{ name: "Guard", found: latency.added }, { name: "the model", found: latency.upstream }], (row) => row.name);
+  ], [{ name: "Guard", found: latency.added }, { name: "the model", found: latency.upstream }], (row) => row.name, true);
   put(part(holder, "note"), 0, () => [hint("Interpolated from the buckets of ", code("guard_added_latency_seconds"), ".")]);
 }
 
@@ -165,7 +165,7 @@ function showLadder(found) {
     ["step", "words", (row) => [badge(row.name), make("span", { class: "sub" }, STEPS[row.name])]],
     ["clients now", "number", (row) => (row.clients === null ? "–" : count(row.clients))],
     ["requests, last minute", "number", (row) => count(row.requests)],
-  ], rows, (row) => row.name);
+  ], rows, (row) => row.name, true);
   put(part(holder, "note"), [watched, found.policy.mode], () => [
     watched ? null : empty("No route has detectors, so nobody is placed on the ladder. ", code("detectors: default"), " and ", code("ladder:"), " in the policy switch it on."),
     found.policy.mode === "shadow" ? hint("In shadow these are the steps that would be; every request was answered as the model said.") : null,
@@ -174,7 +174,7 @@ function showLadder(found) {
 
 function showRoutes(routes) {
   const strict = ["deny", "throttle", "degrade", "alert"];
-  table(body("routes"), "Routes", [
+  table(body("routes"), "Every route and what it does now", [
     ["route", "words name", (row) => row.name],
     ["mode", "words", (row) => (row.mode === "shadow" ? make("strong", { class: "shadowed" }, "◌ shadow") : "enforce")],
     ["answered", "number", (row) => rate(row.rates.answered)],

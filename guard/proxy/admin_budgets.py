@@ -95,7 +95,7 @@ class BudgetReadings:
         """Read what is due, and return the counters with the least left.
 
         Returns:
-            `clients` seen and `due` to be read still; `counters` that are known; `lowest`, everybody's budgets first,
+            `clients` seen and `due`, those not read yet; `counters` that are known; `lowest`, everybody's budgets first,
             then groups' and clients'; `state`, why nothing could be read, where that is so.
         """
         if plan is not self._plan:
@@ -111,7 +111,8 @@ class BudgetReadings:
             self._lost, self._reading = self._reading.result(), None
         else:
             self._lost = "the state is slow"
-        found: Object = {"clients": len(self._clients), "due": len(self._due()), "counters": len(self._known)}
+        unread = sum(s.client.name not in self._read_s for s in self._clients.latest(_MOST_CLIENTS))
+        found: Object = {"clients": len(self._clients), "due": unread, "counters": len(self._known)}
         found["lowest"] = await self._lowest(now_s)
         return found | {"state": self._lost} if self._lost else found
 

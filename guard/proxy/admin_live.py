@@ -21,11 +21,12 @@ from guard.proxy.plans import said
 from guard.proxy.words import plan_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from guard.policy.plan import Plan, RoutePlan
     from guard.proxy.admin_samples import Latency, Sample
+    from guard.proxy.decisions import Recent
     from guard.proxy.handler import Handler
     from guard.proxy.plans import Active, Plans
 
@@ -90,7 +91,8 @@ class Live:
             "routes": await self._routes(plan, evidence.pop("by_route")),
             "evidence": evidence,
             "budgets": await self._budgets.look(plan, now_s),
-            "recent": self._recent(),
+            "recent": self._decisions(handler.recent.latest),
+            "recent_other": self._decisions(one for one in handler.recent.latest if not _plain(one)),
             "selftest": await self._report.look(),
             "counters": self._counters(),
         }
@@ -177,9 +179,9 @@ class Live:
             "private": bool(route.statement),
         }
 
-    def _recent(self) -> list[Object]:
+    def _decisions(self, decisions: Iterable[Recent]) -> list[Object]:
         """Return the last decisions, newest first."""
-        latest, name = self._handler.recent.latest, self._handler.pseudonyms.of
+        name = self._handler.pseudonyms.of
         return [
             {
                 "now_s": round(one.now_s, 3),
@@ -191,7 +193,7 @@ class Live:
                 "outcome": one.outcome,
                 "status": one.status,
             }
-            for one, _ in zip(reversed(latest), range(SHOWN_DECISIONS), strict=False)
+            for one in list(decisions)[: -SHOWN_DECISIONS - 1 : -1]
         ]
 
     def _counters(self) -> dict[str, int]:
@@ -203,6 +205,10 @@ class Live:
             "recording_dropped": int(read("guard_recording_dropped_total") or 0),
             "reloads_failed": int(read("guard_policy_reloads_total", {"result": "failed"}) or 0),
         }
+
+
+def _plain(one: Recent) -> bool:
+    return one.verdict == "allow" and one.outcome == "ok"
 
 
 def _rate(before: Sample, after: Sample, place: int) -> float:

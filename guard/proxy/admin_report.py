@@ -101,6 +101,7 @@ def _attack(row: Object) -> Object:
     figures = {name: _figure(row[name]) for name in ("undefended", "defended", "adaptive")}
     floors = {_text(name): _figure(figure) for name, figure in list(row["floors"].items())[:4]}
     words = {name: _text(row[name]) for name in ("name", "title", "victim", "metric", "verdict")}
+    words["reason"] = _text(row.get("reason", ""))
     return {**words, **figures, "queries": int(row["queries"]), "floors": floors}
 
 

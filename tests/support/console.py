@@ -7,18 +7,24 @@ import hashlib
 import http.client
 import json
 import threading
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from guard.calibrate.findings import Settings
+from guard.calibrate.fit import make_profile
+from guard.calibrate.read import ClientLog
 from guard.detectors.profile import encode
+from guard.detectors.sketch import Sketch, Sketcher
 from guard.model.arrays import Floats
-from tests.support.model import Model, model
+from guard.model.queries import Queries
+from tests.support.model import Model, model, scores
 from tests.support.processes import Guard, guard
-from tests.support.simulated_profile import client as honest
-from tests.support.simulated_profile import profile
+from tests.support.simulated_profile import client
 
 SIZE = 8
 CUSTOMERS = tuple(f"customer{number}" for number in range(12))
@@ -40,8 +46,8 @@ ROUTES = """
       - {tier: protocol, count: 40, action: throttle, hold: 1h, rows_per_minute: 30}
     defences: [{kind: round, decimals: 2}]
     budgets:
-      - {kind: rows, per: client, limit: 2000, window: 24h, then: deny}
-      - {kind: information, per: group, graded_answers: 400, window: 24h, then: label_only}
+      - {kind: rows, per: client, limit: 20000, window: 24h, then: deny}
+      - {kind: information, per: group, graded_answers: 3000, window: 24h, then: label_only}
       - {kind: rows, per: model, limit: 50000, window: 24h, then: deny}
     exceptions:
       - {client: customer0, skip: [repeats], until: 2099-01-31, reason: "NASTY"}
@@ -65,6 +71,35 @@ ROUTES = """
 """
 
 
+def honest(seed: int, number: int, rows: int) -> Floats:
+    """Return an honest client's rows."""
+    return np.clip(client(np.random.default_rng([seed, number]), SIZE, rows), -12, 12)
+
+
+@cache
+def _stream(number: int) -> Floats:
+    """Return everything that a customer will ask."""
+    return honest(1000, number, 8192)
+
+
+def profile_of_customers(clients: int = 48, rows: int = 640) -> bytes:
+    """Return a profile of honest clients of the test's model."""
+    sketch = Sketch(size=SIZE)
+    sketcher = Sketcher(sketch, bytes(16))
+    logs: list[ClientLog] = []
+    for number in range(clients):
+        asked = honest(1, number, rows)
+        said = np.array([scores(row) for row in asked.tolist()])
+        two = np.partition(said, -2, axis=1)[:, -2:]
+        keys = sketcher.features(Queries(rows, asked.ravel().tolist(), width=SIZE)).keys
+        times = np.arange(rows, dtype=np.float64)
+        margins, top = two[:, 1] - two[:, 0], said.argmax(axis=1)
+        raw = asked.astype(np.float32)
+        logs.append(ClientLog(f"{number:016x}", times, keys, raw, margins, top, said[::16].astype(np.float32)))
+    made = Settings(seed=0, poisoned="keep", made="2026-11-20T09:00:00Z")
+    return encode(make_profile("customers", sketch, logs, made)[0])
+
+
 def key_of(name: str) -> str:
     """Return a client's key."""
     return f"key-of-{name}"
@@ -79,7 +114,7 @@ def write_policy(folder: Path, *, name: str = "bank", mode: str = "enforce", pri
     keys.write_text("\n".join(lines) + "\n")
     keys.chmod(0o600)
     if not known.exists():
-        known.write_bytes(encode(profile(SIZE, 5, 40, 640)))
+        known.write_bytes(profile_of_customers())
     routes = ROUTES.replace("PROFILE", str(known)).replace("NASTY", NASTY).replace("MODE", pricing)
     identity = f"[{{kind: api_key, header: x-api-key, keys_file: {keys}}}]"
     file.write_text(f"version: 1\nname: {json.dumps(name)}\nmode: {mode}\nidentity: {identity}\nroutes:{routes}")
@@ -96,6 +131,7 @@ class Traffic:
 
     port: int
     statuses: list[int] = field(default_factory=list[int])
+    _asked: Counter[str] = field(default_factory=Counter[str])
 
     def ask(self, name: str, rows: Floats, route: str = "fraud", key: str | None = None) -> int:
         """Send one request and return its status."""
@@ -112,12 +148,14 @@ class Traffic:
         self.statuses.append(answer.status)
         return answer.status
 
-    def customers(self, names: Sequence[str] = CUSTOMERS, requests: int = 4, rows: int = 8, seed: int = 0) -> None:
-        """Let customers ask what honest ones ask."""
+    def customers(self, names: Sequence[str] = CUSTOMERS, requests: int = 4, rows: int = 8) -> None:
+        """Let customers ask, each what it would ask next."""
         for number, name in enumerate(names):
-            asked = honest(np.random.default_rng([seed, number, 9]), SIZE, requests * rows)
-            for part in np.split(np.clip(asked, -12, 12), requests):
-                self.ask(name, part)
+            stream = _stream(number)
+            for _ in range(requests):
+                at = self._asked[name] % (len(stream) - rows)
+                self._asked[name] += rows
+                self.ask(name, stream[at : at + rows])
 
     def theft(self, name: str = THIEF, rows: int = 320) -> None:
         """Let a thief step along one feature after the other from one point, as an inversion does."""
@@ -135,7 +173,7 @@ class Traffic:
     def others(self, requests: int = 10) -> None:
         """Ask the other routes."""
         for number in range(requests):
-            rows = np.clip(honest(np.random.default_rng([5, number]), SIZE, 2), -12, 12)
+            rows = honest(5, number, 2)
             self.ask(CUSTOMERS[number % 12], rows, "pricing")
             self.ask(CUSTOMERS[number % 12], rows, "patients")
 
@@ -173,10 +211,8 @@ def steadily(traffic: Traffic) -> Generator[None]:
     stop = threading.Event()
 
     def go_on() -> None:
-        seed = 100
         while not stop.is_set():
-            seed += 1
-            traffic.customers(CUSTOMERS[:6], 1, 4, seed)
+            traffic.customers(CUSTOMERS[:6], 1, 4)
             stop.wait(0.05)
 
     thread = threading.Thread(target=go_on)
