@@ -65,7 +65,7 @@ $(DOCS)/.ready: pyproject.toml
 	@touch $@
 
 docs: $(DOCS)/.ready ## the documentation as a site, in site/; a broken link or a page that is in no menu fails
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --clean
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venvs .bench site .coverage* .pytest_cache .ruff_cache .hypothesis dist build
