@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy import typing as npt
@@ -28,13 +29,15 @@ class _Digest(Protocol):
 
 DEFAULT: tuple[Detector, ...] = tuple(spec(kind=kind) for kind, spec in DETECTORS.items())
 """All detectors, in the order of signals."""
+_MADE: WeakValueDictionary[tuple[str, bytes], Setup] = WeakValueDictionary()
+"""Setups that are in use, by what they depend on."""
 _NOTHING: Reference = {}
 _NO_REFERENCES: Mapping[str, Reference] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Setup:
-    """What a client's tracker runs on; shared by all clients of a route.
+    """What a client's tracker runs on; shared by all clients of a route, and by all plans that mean the same.
 
     Args:
         sketcher: makes features of queries.
@@ -114,14 +117,17 @@ def make_setup(detectors: tuple[Detector, ...], profile: Profile | None, inputs:
     queries = sum(detector.side == "query" for detector in on)
     signals = tuple(signal for detector in on for signal in detector.signals())
     null = _null(signals, profile)
-    return Setup(
+    fingerprint = _fingerprint(on, null, profile, inputs)
+    made = Setup(
         sketcher,
         tuple(bound[:queries]),
         tuple(bound[queries:]),
         null,
         sum(len(detector.names) for detector in on[:queries]),
-        _fingerprint(on, null, profile, inputs),
+        fingerprint,
     )
+    # A client in memory keeps the setup that it came under: reload after reload would each leave a table of 15 MB.
+    return _MADE.setdefault((fingerprint, salt), made)
 
 
 def _bind(detector: Detector, reference: Reference, width: int, salt: bytes) -> Bound:
