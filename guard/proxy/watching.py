@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 PIECE = 64
 SYNC_S = 0.5
-_DRIFT_EVERY = 120
-"""Rounds of `SYNC_S` between two looks at drift: a minute."""
+_DRIFT_EVERY, _DRIFT_FIRST = 120, 20
+"""Rounds of `SYNC_S` between two looks at drift, a minute, and before the first: after a restart it is soon known."""
 _DRIFT_CLIENTS = 256
 """Recently seen clients that are looked at."""
 _LN10 = math.log(10.0)
@@ -323,7 +323,7 @@ class Watching:
             await asyncio.sleep(SYNC_S)
             await self.sync()
             rounds += 1
-            if rounds % _DRIFT_EVERY == 0:
+            if rounds % _DRIFT_EVERY == _DRIFT_FIRST:
                 self.look_at_drift()
 
     async def sync(self) -> None:
