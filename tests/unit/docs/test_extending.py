@@ -1,6 +1,6 @@
 """The code of docs/extending.md works as the page says: it is written into a copy of Guard, registered, tested there.
 
-One process runs both plugins' tests, since most of the time is Python's start.
+One process runs it all, since most of the time is Python's start.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from tests.support.pages import DOCS, Block, blocks
 from tests.support.processes import ROOT
 
 PAGE = {block.title: block for block in blocks(DOCS / "extending.md")}
+RUN = """
+import sys, pytest
+failed = pytest.main(["-q", "-p", "no:cacheprovider", "-k", "floor or off_range", *sys.argv[1:]])
+from guard.cli.main import main
+sys.exit(failed or main(["check", "floored.yaml"]) or main(["schema", "--format", "markdown"]))
+"""
+OWN = [title for title in PAGE if title.startswith("tests/unit")]
 REGISTRIES = ("guard/defences/__init__.py", "guard/detectors/__init__.py")
 
 
@@ -46,32 +53,27 @@ def register(file: Path, block: Block) -> None:
     file.write_text(re.sub(r"^\}", f"{entry}\n}}", text, flags=re.MULTILINE))
 
 
-def run(folder: Path, *command: str) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("GUARD_", "COVERAGE_", "COV_"))}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120
-    )
+@pytest.fixture(scope="module")
+def told(checkout: Path) -> str:
+    """What the page's commands print: both plugins' tests, `guard check` and `guard schema`."""
+    suites = ["tests/contract/test_defences.py", "tests/contract/test_detectors.py"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GUARD_", "COVERAGE_", "COV_", "PYTEST_"))}
+    command = [sys.executable, "-c", RUN, *OWN, *suites]
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
-def test_the_contract_suites_and_the_pages_own_tests_pass(checkout: Path) -> None:
-    files = [title for title in PAGE if title.startswith("tests/unit")]
-    suites = ["tests/contract/test_defences.py", "tests/contract/test_detectors.py"]
-    told = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "floor or off_range", *files, *suites)
-
+def test_the_contract_suites_and_the_pages_own_tests_pass(told: str) -> None:
     counted = re.search(r"(\d+) passed, \d+ deselected", told)
-    assert counted, told
-    named = [name for title in ("defence", "detector") for name in files if name in PAGE[title].text]
-    assert sorted(named) == sorted(files)
-    own = sum(PAGE[title].text.count("def test_") for title in files)
     stated = sum(int(number) for number in re.findall(r"ran (\d+) checks on it", (DOCS / "extending.md").read_text()))
-    assert int(counted[1]) == own + stated
+
+    assert counted, told
+    assert int(counted[1]) == sum(PAGE[title].text.count("def test_") for title in OWN) + stated
+    assert all(any(title in PAGE[commands].text for commands in ("defence", "detector")) for title in OWN)
 
 
-def test_a_policy_may_name_the_new_defence(checkout: Path) -> None:
-    told = run(checkout, "-m", "guard", "check", "floored.yaml")
-
-    assert "fine." in told
+def test_a_policy_may_name_the_new_defence(told: str) -> None:
+    assert "floored.yaml: fine." in told
     assert "defences floor(least=0.05) > grid(step=0.05)" in told
-    assert "## Defence `floor`" in run(checkout, "-m", "guard", "schema", "--format", "markdown")
+    assert "## Defence `floor`" in told
