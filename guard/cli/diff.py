@@ -21,7 +21,8 @@ EPILOG = """examples:
   guard diff old.yaml new.yaml --format json
 
 Policies are compared as they are in force: presets and extends resolved, plans compiled. Comments, the order of keys
-and what a default says anyway are no differences. What loosens comes first; !! marks what must not be overlooked. Values of secrets are compared and never printed. `guard replay` says what an edit does to recorded traffic.
+and what a default says anyway are no differences. What loosens comes first; !! marks what must not be overlooked.
+Values of secrets are compared and never printed. `guard replay` says what an edit does to recorded traffic.
 
 exit codes, as of diff: 0 nothing changes, 1 something does, 2 usage or a policy that cannot be used
 """
