@@ -208,7 +208,7 @@ at("only").addEventListener("change", () => latest !== null && show(latest));
 at("reload").addEventListener("click", () => at("reload").hasAttribute("aria-disabled") || reload());
 at("forget").addEventListener("click", () => {
   forget();
-  gate();
+  location.reload(); // with the token go all figures
 });
 at("gate-form").addEventListener("submit", opened);
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : wake()));

@@ -1,4 +1,4 @@
-"""axe-core, which looks for what keeps people from using a page, out of a package that ships it; no browser comes along."""
+"""axe-core, which looks for what keeps people from using a page, out of a package that ships it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def axe() -> str:
 
 
 RUN = """
-const found = await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]});
+const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+const found = await axe.run(document, {runOnly: rules});
 return found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join(" | ")}`);
 """
 """A script that returns what axe finds wrong, a line a rule."""

@@ -115,7 +115,13 @@ def write_policy(folder: Path, *, name: str = "bank", mode: str = "enforce", pri
     keys.chmod(0o600)
     if not known.exists():
         known.write_bytes(profile_of_customers())
-    routes = ROUTES.replace("PROFILE", str(known)).replace("NASTY", NASTY).replace("MODE", pricing)
+    # A guarantee cannot stand in shadow: the client gets the model's own answer.
+    routes = (
+        (ROUTES.partition("  - name: patients")[0] if mode == "shadow" else ROUTES)
+        .replace("PROFILE", str(known))
+        .replace("NASTY", NASTY)
+        .replace("MODE", pricing)
+    )
     identity = f"[{{kind: api_key, header: x-api-key, keys_file: {keys}}}]"
     file.write_text(f"version: 1\nname: {json.dumps(name)}\nmode: {mode}\nidentity: {identity}\nroutes:{routes}")
     return file

@@ -35,7 +35,8 @@ while (walker.nextNode()) {
   const style = getComputedStyle(element);
   // A gradient is as bad as its worst colour.
   const striped = element.closest(".shadow-banner");
-  const stripes = striped ? getComputedStyle(striped).backgroundImage.match(/rgba?\([^)]*\)/g).map((c) => rgba(c).rgb) : [];
+  const colours = striped ? getComputedStyle(striped).backgroundImage.match(/rgba?\([^)]*\)/g) : [];
+  const stripes = colours.map((colour) => rgba(colour).rgb);
   const worst = Math.min(...[below, ...stripes].map((under) => ratio(over(rgba(style.color), under), under)));
   found.push([Math.round(worst * 100) / 100, walker.currentNode.data.trim().slice(0, 60)]);
 }
