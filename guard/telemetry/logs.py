@@ -41,33 +41,42 @@ _QUIET = ("opentelemetry", "urllib3", "requests")
 Entry = MutableMapping[str, Any]  # Any: structlog's event dictionaries
 
 
-def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
+def configure(level: str, form: Format) -> None:
     """Send every logger's lines to stderr.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
         form: how lines look.
-        stream: where to instead.
     """
-    # Only what serves pays for the import: 110 ms.
-    from structlog.stdlib import ProcessorFormatter  # noqa: PLC0415
-
-    render = as_json if form == "json" else as_text
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(
-        ProcessorFormatter(foreign_pre_chain=[describe], processors=[ProcessorFormatter.remove_processors_meta, render])
-    )
-    handler.addFilter(Sparse(_QUIET))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-    root.addHandler(handler)
+    root.addHandler(handler_of(form, sys.stderr))
     root.setLevel(level.upper())
     # A record that cannot be formatted would be printed with its arguments.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)
     # Its warnings are one line for every malformed request: a client must not fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def handler_of(form: Format, stream: TextIO) -> logging.Handler:
+    """Return what writes lines.
+
+    Args:
+        form: how they look.
+        stream: where they go.
+    """
+    # Only what serves pays for the import: 110 ms.
+    from structlog.stdlib import ProcessorFormatter  # noqa: PLC0415
+
+    render = as_json if form == "json" else as_text
+    made = logging.StreamHandler(stream)
+    made.setFormatter(
+        ProcessorFormatter(foreign_pre_chain=[describe], processors=[ProcessorFormatter.remove_processors_meta, render])
+    )
+    made.addFilter(Sparse(_QUIET))
+    return made
 
 
 def describe(_logger: object, _method: str, entry: Entry) -> Entry:
