@@ -20,11 +20,12 @@ from tests.support.processes import ROOT
 PAGE = {block.title: block for block in blocks(DOCS / "extending.md")}
 RUN = """
 import sys, pytest
-failed = pytest.main(["-q", "-p", "no:cacheprovider", "-k", "floor or off_range", *sys.argv[1:]])
+failed = pytest.main(["-q", "-p", "no:cacheprovider", "--doctest-modules", "-k", "floor or off_range", *sys.argv[1:]])
 from guard.cli.main import main
 sys.exit(failed or main(["check", "floored.yaml"]) or main(["schema", "--format", "markdown"]))
 """
 OWN = [title for title in PAGE if title.startswith("tests/unit")]
+PLUGINS = ["guard/defences/floor.py", "guard/detectors/off_range.py"]
 REGISTRIES = ("guard/defences/__init__.py", "guard/detectors/__init__.py")
 
 
@@ -58,7 +59,7 @@ def told(checkout: Path) -> str:
     """What the page's commands print: both plugins' tests, `guard check` and `guard schema`."""
     suites = ["tests/contract/test_defences.py", "tests/contract/test_detectors.py"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GUARD_", "COVERAGE_", "COV_", "PYTEST_"))}
-    command = [sys.executable, "-c", RUN, *OWN, *suites]
+    command = [sys.executable, "-c", RUN, *OWN, *PLUGINS, *suites]
     done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -69,7 +70,7 @@ def test_the_contract_suites_and_the_pages_own_tests_pass(told: str) -> None:
     stated = sum(int(number) for number in re.findall(r"ran (\d+) checks on it", (DOCS / "extending.md").read_text()))
 
     assert counted, told
-    assert int(counted[1]) == sum(PAGE[title].text.count("def test_") for title in OWN) + stated
+    assert int(counted[1]) == sum(PAGE[title].text.count("def test_") for title in OWN) + len(PLUGINS) + stated
     assert all(any(title in PAGE[commands].text for commands in ("defence", "detector")) for title in OWN)
 
 
