@@ -46,7 +46,7 @@ class Reader:
             self.start(block.title.removeprefix("terminal: "), text, self.local(shown))
         elif block.language == "sh":
             code, told = self.bash(text, ROOT if block.title == "install" else self.folder)
-            expected = re.fullmatch(r"fails with (\d)", block.title)
+            expected = re.fullmatch(r"(?:fails|ends) with (\d)", block.title)
             assert code == (int(expected[1]) if expected else 0), f"{block}: exit {code}\n{told}"
             assert missing(self.local(shown), told) is None, f"{block}: not as shown\n{told}"
         elif block.language in ("json", "yaml", "python"):
