@@ -205,7 +205,7 @@ class _Pages:
         del request
         active = self._plans.current
         warnings = [said(warning) for warning in active.plan.warnings] + list(active.identity.warnings)
-        return _json({**plan_in_words(active.plan, self._acts), "warnings": warnings})
+        return _json({**await plan_in_words(active.plan, self._acts), "warnings": warnings})
 
     async def reload(self, request: Request) -> Response:
         """Load the policy again: 200 when it is in force, 409 with every problem when the old one stays."""

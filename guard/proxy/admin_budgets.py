@@ -75,16 +75,24 @@ class BudgetReadings:
         meters: information meters, whose readings close budgets.
         agreements: what migrations count as spent.
         pseudonyms: clients' names as they are shown.
+        patience_s: how long a look waits for the state.
     """
 
     def __init__(
-        self, state: State, clients: RecentClients, meters: Meters, agreements: Agreements, pseudonyms: Pseudonyms
+        self,
+        state: State,
+        clients: RecentClients,
+        meters: Meters,
+        agreements: Agreements,
+        pseudonyms: Pseudonyms,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._state = state
         self._clients = clients
         self._meters = meters
         self._agreements = agreements
         self._names = pseudonyms
+        self._patience_s = patience_s
         self._plan: Plan | None = None
         self._known: OrderedDict[Key, Reading] = OrderedDict()
         self._read_s: dict[str, float] = {}
@@ -95,8 +103,8 @@ class BudgetReadings:
         """Read what is due, and return the counters with the least left.
 
         Returns:
-            `clients` seen and `due`, those not read yet; `counters` that are known; `lowest`, everybody's budgets first,
-            then groups' and clients'; `state`, why nothing could be read, where that is so.
+            `clients` seen and `due`, those not read yet; `counters` that are known; `lowest`: everybody's budgets,
+            then groups', then clients'; `state`, why nothing could be read, where that is so.
         """
         if plan is not self._plan:
             # Another policy has other limits, and counters that nobody charges any more.
@@ -106,7 +114,7 @@ class BudgetReadings:
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(self._due(), plan, now_s))
         # Waited for and never cancelled: a state that hangs is asked by one task, and the page shows what is known.
-        await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+        await asyncio.wait({self._reading}, timeout=self._patience_s)
         if self._reading.done():
             self._lost, self._reading = self._reading.result(), None
         else:

@@ -72,4 +72,4 @@ class Console:
 
     async def _policy(self, request: Request) -> Response:
         del request
-        return Response(self._live.policy(), media_type="application/json")
+        return Response(await self._live.policy(), media_type="application/json")

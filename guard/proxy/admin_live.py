@@ -114,14 +114,15 @@ class Live:
     def _acts(self, plan: Plan) -> int:
         return sum(len(self._handler.agreements.acts(route.ledger)) for route in plan.routes)
 
-    def policy(self) -> bytes:
+    async def policy(self) -> bytes:
         """Return the policy in words, with clients' names as pseudonyms; worked out once for each."""
         active, acts = self._plans.current, self._acts(self._plans.current.plan)
         if self._words is None or self._words[0] is not active or self._words[1] != acts:
             warnings = [said(warning) for warning in active.plan.warnings] + list(active.identity.warnings)
-            words = plan_in_words(active.plan, self._handler.agreements.acts, self._handler.pseudonyms.of)
+            words = await plan_in_words(active.plan, self._handler.agreements.acts, self._handler.pseudonyms.of)
             words |= {"warnings": warnings, "revision": f"{active.plan.digest[:16]}.{acts}"}
-            self._words = (active, acts, orjson.dumps(words))
+            made = self._words = (active, acts, orjson.dumps(words))
+            return made[2]
         return self._words[2]
 
     def _traffic(self) -> Object:

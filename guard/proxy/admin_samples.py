@@ -98,8 +98,9 @@ class Latency(NamedTuple):
 def percentiles(counts: Sequence[int]) -> Latency:
     """Return the percentiles of a histogram over `LATENCY_BUCKETS_S`; what lies beyond the last bound counts as it.
 
-    >>> percentiles([0, 100] + [0] * 12)
-    Latency(p50=7.5e-05, p95=9.75e-05, p99=9.95e-05, n=100)
+    >>> found = percentiles([0, 100] + [0] * 12)
+    >>> f"{found.p50 * 1e6:.0f} µs, {found.p99 * 1e6:.1f} µs of {found.n}"
+    '75 µs, 99.5 µs of 100'
     """
     total = sum(counts)
     if not total:

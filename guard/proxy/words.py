@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from guard.policy.plan import Plan, RoutePlan
     from guard.policy.schema import AnyIdentity
 
+_AT_ONCE = 8
+
 Object = dict[str, Any]  # Any: JSON
 
 
-def plan_in_words(
+async def plan_in_words(
     plan: Plan, acts: Callable[[str], tuple[Act, ...]] = lambda _: (), name: Callable[[str], str] = str
 ) -> Object:
     """Return the policy in force: name, digest, mode, who is known, what each route does, and the resolved policy.
 
-    Secrets stay out by their type; files are named and not read.
+    Requests are served between two pieces of it. Secrets stay out by their type; files are named and not read.
 
     Args:
         plan: the plan in force.
@@ -33,9 +36,14 @@ def plan_in_words(
         name: how clients that the policy excepts are called.
     """
     policy = plan.policy.model_dump(mode="json", exclude_none=True)
-    for route in policy.get("routes", ()):
-        for entry in route.get("exceptions", ()):
+    for written in policy.get("routes", ()):
+        for entry in written.get("exceptions", ()):
             entry["client"] = name(entry["client"])
+    routes: list[Object] = []
+    for number, route in enumerate(plan.routes):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        routes.append(_route(route, acts(route.ledger), name))
     identity = plan.policy.identity
     named = [spec_in_words(source) for source in identity]
     if not any(source.kind == "address" for source in identity):
@@ -45,7 +53,7 @@ def plan_in_words(
         "digest": plan.digest,
         "mode": plan.mode,
         "identity": named,
-        "routes": [_route(route, acts(route.ledger), name) for route in plan.routes],
+        "routes": routes,
         "policy": policy,
     }
 

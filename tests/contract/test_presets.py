@@ -18,6 +18,7 @@ from guard.model.client import Client
 from guard.policy.load import load_plan, load_policy
 from guard.policy.plan import Plan
 from guard.policy.presets import preset_directory, preset_names
+from guard.proxy.admin_console import FILES
 from guard.wire.registry import API_NAMES
 
 PRESETS = ("observe", "balanced", "strict", "label-only", "private-ensemble")
@@ -159,10 +160,13 @@ def test_private_ensembles_other_way_compiles_once_it_is_uncommented_and_claims_
     assert "(8, 1e-06)-differentially private" in route.statement[0]
 
 
-def test_the_wheel_holds_the_presets(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_presets_and_the_console(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*command, str(tmp_path), str(ROOT)], check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if name.startswith("guard/presets/")}
-    assert held == {f"guard/presets/{preset}.yaml" for preset in PRESETS}
+        names = archive.namelist()
+    assert {n for n in names if n.startswith("guard/presets/")} == {f"guard/presets/{p}.yaml" for p in PRESETS}
+    assert {n for n in names if n.startswith("guard/console/")} == {
+        f"guard/console/{name}" for name in (*FILES, "index.html", "__init__.py")
+    }
