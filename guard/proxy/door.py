@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING
 
+from guard.proxy.protocol import STALLED_S
+
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from guard.proxy.tls import Certificates
@@ -35,6 +37,8 @@ class Door:
         make: makes the protocol of a connection; it hears of it when the handshake is done.
         timeout_s: gives how long a handshake may take.
         clients: ask clients for their certificates, as the data listener does.
+        most: handshakes under way at most.
+        stalled_s: how long a client may leave what was sent unread.
     """
 
     def __init__(
@@ -44,11 +48,15 @@ class Door:
         timeout_s: Callable[[], float],
         *,
         clients: bool = True,
+        most: int = MAX_HANDSHAKES,
+        stalled_s: float = STALLED_S,
     ) -> None:
         self._certificates = certificates
         self._make = make
         self._timeout_s = timeout_s
         self._clients = clients
+        self._most = most
+        self._stalled_s = stalled_s
         self._listeners: list[socket.socket] = []
         self.under_way: dict[asyncio.Task[None], None] = {}
 
@@ -58,6 +66,9 @@ class Door:
         Args:
             listener: bound, listening, not blocking.
         """
+        # The layer of TLS does not say that the client has stopped reading one large answer, so the kernel looks;
+        # connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._stalled_s * 1e3))
         self._listeners.append(listener)
         self._attend(listener)
 
@@ -91,7 +102,7 @@ class Door:
                 loop.call_later(_PAUSE_S, self._attend, listener)
                 return
             accepted.setblocking(False)
-            if len(self.under_way) >= MAX_HANDSHAKES:
+            if len(self.under_way) >= self._most:
                 oldest = next(iter(self.under_way))
                 del self.under_way[oldest]
                 oldest.cancel()

@@ -10,15 +10,20 @@ import uvicorn
 
 from guard.proxy.protocol import BoundedProtocol, bounded
 from guard.proxy.server import COMMON, Listener, bind
+from guard.proxy.tls import Certificates
 from tests.support.fakes import Guarded
 
 
 @contextlib.asynccontextmanager
-async def listening(guarded: Guarded) -> AsyncGenerator[tuple[int, Listener]]:
-    """Yield the port and the server."""
+async def listening(
+    guarded: Guarded, certificates: Certificates | None = None, handshake_s: float = 5.0
+) -> AsyncGenerator[tuple[int, Listener]]:
+    """Yield the port and the server; HTTPS with certificates."""
     config = uvicorn.Config(guarded.app, http=bounded(lambda: guarded.plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = 1
     server = Listener(config)
+    if certificates is not None:
+        server.secure(certificates, lambda: handshake_s)
     sock = bind("127.0.0.1", 0)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     try:
