@@ -8,8 +8,10 @@ common in float64, so that the sums are as good as float64 to some 1e-5 nats (te
 
 from __future__ import annotations
 
+import hashlib
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy import typing as npt
@@ -47,7 +49,8 @@ def rising(a: Floats, counts: Floats) -> Floats:
     return np.asarray(np.where(counts > 0, log_gamma(a + counts) - log_gamma(a), 0.0))
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Terms:
     """What evidence looks up. Column `BINS` of a signal stands for the number n of all its windows.
 
     Args:
@@ -69,8 +72,26 @@ class Terms(NamedTuple):
     used: Ints
 
 
+_KNOWN: WeakValueDictionary[bytes, Terms] = WeakValueDictionary()
+"""Tables that are in use, by what they were made of."""
+
+
 def terms(edges: Floats, prototypes: Floats, log_weights: Floats, log_bets: Floats) -> Terms:
-    """Work out the table of a null; some 0.15 s and 15 MB for 13 signals of 8 bins and 64 prototypes."""
+    """Return the table of a null: the one that is in use, or a new one.
+
+    So a reload with the profile that is in force holds nobody up, and leaves no memory in pieces.
+    """
+    digest = hashlib.sha256()
+    for array in (edges, prototypes, log_weights, log_bets):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    name = digest.digest()
+    found = _KNOWN.get(name)
+    return _KNOWN.setdefault(name, _made(edges, prototypes, log_weights, log_bets)) if found is None else found
+
+
+def _made(edges: Floats, prototypes: Floats, log_weights: Floats, log_bets: Floats) -> Terms:
+    """Work out a table; some 0.15 s and 15 MB for 13 signals of 8 bins and 64 prototypes."""
     signals, size = log_weights.shape
     used = np.isfinite(edges).sum(axis=1) + 1
     valid = np.arange(BINS) < used[:, None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from guard.evidence.gamma import MOST, evidence, log_gamma, rising
 from guard.evidence.values import BINS
 from guard.evidence.wealth import log_evidence
+from tests.support import profiles
 from tests.support.nulls import a_null, exact_log_e
 
 
@@ -60,3 +63,13 @@ def test_a_prototype_without_weight_changes_nothing() -> None:
             counts[0, s].tolist(),
         )
         assert evidence(padded.terms, counts)[0, s] == pytest.approx(short, abs=1e-4)
+
+
+def test_nulls_that_are_alike_share_a_table_as_long_as_one_of_them_is_there() -> None:
+    one, other = (profiles.a_null() for _ in range(2))
+    assert one.terms is other.terms
+    assert profiles.a_null(prototypes=4).terms is not one.terms
+    gone = weakref.ref(one.terms)
+    del one, other
+    gc.collect()
+    assert gone() is None
