@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from guard.cli.common import Exit, add_option, fail, one_thread
 from guard.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from guard.policy.plan import Plan
     from guard.replay.gates import Gate
@@ -128,8 +129,6 @@ def _replay(args: argparse.Namespace) -> Result:
     from guard.replay.run import open_traffic
     from guard.replay.traffic import Wanted
 
-    # Of every step of the ladder the product logs a line; here the report counts them.
-    logging.getLogger("guard.audit").setLevel(logging.CRITICAL)
     secret = _secret(args)
     new = _plan(args.policy, args, secret)
     old = None if args.against is None else _plan(args.against, args, secret)
@@ -174,8 +173,20 @@ def _watched(traffic: Traffic, plans: tuple[Plan | None, Plan], names: tuple[str
     columns = (TextColumn("replaying"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("replaying", total=len(traffic))
-        with asyncio.Runner() as runner:
+        with _quiet(), asyncio.Runner() as runner:
             return runner.run(replay(traffic, plans, names, secret, lambda done: progress.update(bar, completed=done)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keep the ladder's events from the log: of each the product writes a line, and here the report counts them."""
+    log = logging.getLogger("guard.audit")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _tell(args: argparse.Namespace, result: Result, reports: Sequence[tuple[str, Path]], gates: Sequence[Gate]) -> int:

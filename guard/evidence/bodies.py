@@ -15,6 +15,7 @@ Retry-After; and no query string. A file that was cut off in the middle of a fra
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple, cast
@@ -31,6 +32,7 @@ LINE_BYTES = 4096
 """Longest first line."""
 _FORMAT = "guard-bodies"
 _LEVEL = 1
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 REQUEST_HEADERS = (b"content-type", b"content-encoding")
 REPLY_HEADERS = (b"content-type", b"content-encoding", b"retry-after")
 
@@ -111,7 +113,7 @@ def pack(asked: Asked) -> bytes:
     """Return a frame.
 
     >>> said = (Said(200, [], b"{}"), None)
-    >>> asked = Asked(1.5, "ab", "ab", "jwt", "digits", "shadow", "POST", "/p", [(b"a", b"b")], b"[]", said)
+    >>> asked = Asked(1.5, "ab" * 8, "cd" * 8, "jwt", "digits", "shadow", "POST", "/p", [(b"a", b"b")], b"[]", said)
     >>> unpack(pack(asked)) == asked
     True
     """
@@ -168,6 +170,8 @@ def _asked(now_s: float, whole: bytes) -> Asked:
     if at != len(whole):
         raise RecordingError("damaged: a frame's bodies are not as long as it says")
     texts = {name: str(line[name]) for name in ("client", "group", "source", "route", "mode", "method", "path")}
+    if not (_PSEUDONYM.fullmatch(texts["client"]) and _PSEUDONYM.fullmatch(texts["group"])):
+        raise RecordingError("damaged: a client has no pseudonym")
     return Asked(now_s, **texts, headers=_bytes(line["headers"]), body=body, said=tuple(said))
 
 

@@ -87,7 +87,11 @@ def open_traffic(paths: Iterable[Path], kind: Kind | None, wanted: Wanted) -> Tr
         ReplayError: recordings that cannot be read.
         OSError: likewise.
     """
-    found = [path for given in paths for path in (sorted(given.iterdir()) if given.is_dir() else [given])]
+    found: list[Path] = []
+    for given in paths:
+        if not given.is_dir() and (not given.exists() or given.suffix not in (".bodies", ".rec")):
+            raise ReplayError(f"{given} is no directory of recordings and no .bodies or .rec file")
+        found += sorted(given.iterdir()) if given.is_dir() else [given]
     bodies = [path for path in found if path.suffix == ".bodies"]
     sketches = [path for path in found if path.suffix == ".rec"]
     if kind == "bodies" and not bodies:

@@ -16,6 +16,7 @@ MODELS_OWN = frozenset({"upstream_rejected", "upstream_busy", "upstream_failed"}
 WORDS = ("allow", "alert", "degrade", "throttle", "label_only", "refuse", "deny", "failed")
 """From mild to strict: the handler's verdicts, with `refuse` for what is refused for what it is (unreadable, outside
 the domain, too large, a closed endpoint), and `failed` for the model's own failures."""
+_DENIED = frozenset({"denied", "throttled", "budget_spent"})
 _REFUSED = 300
 _CLOSED, _TOO_LARGE = 404, 413
 
@@ -114,11 +115,11 @@ def seen_of(x: Exchange, failures: tuple[str, ...], events: tuple[Mapping[str, o
     """
     code, verdict = outcome_of(x), verdict_of(x)
     failed = next((failure for failure in failures if failure not in MODELS_OWN), "")
-    if code in MODELS_OWN or (x.reply is not None and x.reply.status >= _REFUSED and x.error is None):
-        word, reason = "failed", ""
-    elif failed:
-        word = "deny" if verdict == "deny" or failed in ("throttled", "denied") else "refuse"
+    if failed:
+        word = "deny" if failed in _DENIED else "refuse"
         reason = _why(x, failed)
+    elif code in MODELS_OWN or (x.reply is not None and x.reply.status >= _REFUSED):
+        word, reason = "failed", ""
     else:
         word, reason = verdict, _binding(x) if verdict == "label_only" else ""
     report, released = x.report, None if x.report is None else x.report.released

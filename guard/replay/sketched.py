@@ -191,8 +191,8 @@ class Stage:
         if self._route.inputs is not None:
             self._missing["domain"] += rows
         raw = records["raw"].astype(np.float64) if flagged and records["raw"].shape[1] else None
-        named = records[["keys", "raw"]]
-        self._codec.queries = Queries(rows, [named[i].tobytes().hex() for i in range(rows)])
+        named = [(record["keys"].tobytes() + record["raw"].tobytes()).hex() for record in records]
+        self._codec.queries = Queries(rows, named)
         route, sketcher, fits = self._blind(request.header)
         if sketcher is not None:
             if not fits and raw is not None:
