@@ -254,9 +254,13 @@ class Watching:
                 self._metrics.route(route.name).census.look = None
         self._pools = {name: found for name, found in self._pools.items() if any(r.name == name for r in plan.routes)}
         for route in plan.routes:
+            signals = () if route.detection is None else route.detection.setup.null.signals
+            detectors = {signal.detector: None for signal in signals} | ({"protocol": None} if signals else {})
+            metrics = self._metrics.route(route.name)
+            metrics.expect(route.mode, [budget.name for budget in route.budgets], detectors)
             if route.detection is None:
                 continue
-            self._metrics.route(route.name).census.look = _Look(self, route)
+            metrics.census.look = _Look(self, route)
             if before is None or before.digest != plan.digest:
                 self._tell_exceptions(route, route.detection, plan.digest)
 

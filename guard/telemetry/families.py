@@ -44,6 +44,12 @@ class Tally(Collector):
         """Every count, by the labels' values."""
         return self._values
 
+    def expect(self, *labels: tuple[str, ...]) -> None:
+        """Show sets of values before they are counted for the first time, as far as there is room for them."""
+        for one in labels:
+            if len(self._values) < MAX_LABELS:
+                self._values.setdefault(one, 0)
+
     def inc(self, labels: tuple[str, ...], n: float) -> None:
         """Add `n` under the labels' values."""
         values = self._values

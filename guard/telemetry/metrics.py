@@ -18,11 +18,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from guard import __version__
+from guard.engine.ladder import ACTIONS
 from guard.telemetry.census import Census
 from guard.telemetry.families import OTHER, Lowest, Spread, Tally, render
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.registry import Collector
 
@@ -85,6 +86,26 @@ class RouteMetrics:
         self.census = Census(name)
         """What clients look like at the moment of a scrape; detection sets its `look`."""
         self.families += self.census.families
+
+    def expect(self, mode: str, budgets: Iterable[str], detectors: Iterable[str]) -> None:
+        """Show what the route may come to count, at 0.
+
+        Prometheus sees what a counter grows by, not where it begins: of a series that begins with the first event, such
+        as a detector's first word, that event would be lost.
+
+        Args:
+            mode: the route's.
+            budgets: names of its budgets.
+            detectors: names of its detectors; none where there is no detection.
+        """
+        spoken = [*detectors]
+        actions = ("allow", *(ACTIONS if spoken else ("deny",)), "label_only")
+        charged = [(name,) for name in budgets]
+        self.tallies["guard_requests_total"].expect(("ok",))
+        self.tallies["guard_verdicts_total"].expect(*((action, mode) for action in actions))
+        self.tallies["guard_budget_charges_total"].expect(*charged)
+        self.tallies["guard_budget_refusals_total"].expect(*charged)
+        self.tallies["guard_detections_total"].expect(*((name,) for name in spoken))
 
     def request(self, outcome: str) -> None:
         """Count a request: `ok`, or an error's code."""

@@ -141,6 +141,29 @@ async def test_latencies_fall_into_their_buckets() -> None:
     assert len(LATENCY_BUCKETS_S) <= 14
 
 
+async def test_what_may_be_counted_is_shown_before_it_is_for_the_first_time() -> None:
+    metrics = Metrics()
+    route = metrics.route("digits")
+    route.expect("enforce", ["rows/client"], ["repeats", "protocol"])
+    route.detection("repeats")
+    route.expect("enforce", ["rows/client"], ["repeats", "protocol"])  # a reload
+    metrics.route("plain").expect("shadow", [], [])
+    found = await scrape(metrics)
+    of = {"route": "digits"}
+    assert value(found, "guard_detections", "guard_detections_total", detector="protocol", **of) == 0
+    assert value(found, "guard_detections", "guard_detections_total", detector="repeats", **of) == 1
+    assert value(found, "guard_budget_refusals", "guard_budget_refusals_total", budget="rows/client", **of) == 0
+    assert value(found, "guard_verdicts", "guard_verdicts_total", action="degrade", mode="enforce", **of) == 0
+    actions = [s.labels["action"] for s in found["guard_verdicts"].samples if s.labels["route"] == "plain"]
+    assert actions == ["allow", "deny", "label_only"]
+
+
+async def test_expected_labels_are_bounded_too() -> None:
+    metrics = Metrics()
+    metrics.route("digits").expect("enforce", [f"b{n}" for n in range(MAX_LABELS + 10)], [])
+    assert len((await scrape(metrics))["guard_budget_refusals"].samples) == MAX_LABELS
+
+
 async def test_a_new_policy_replaces_the_old_ones_name() -> None:
     metrics = Metrics()
     metrics.policy("old", "1", "enforce")
