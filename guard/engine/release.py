@@ -159,6 +159,7 @@ class _Run:
         "rows",
         "shadow",
         "total",
+        "trace",
     )
 
     def __init__(
@@ -183,7 +184,9 @@ class _Run:
         self.done: list[_Done] = []
         self.known: dict[tuple[bytes | None, tuple[int, ...]], list[_Done]] = {}
         self.covered: Ints | None = None
-        self.counts = [_Count() for _ in defences] if trace else None
+        self.trace = trace
+        # What a single defence did is what all of them did.
+        self.counts = [_Count() for _ in defences] if trace and (len(defences) > 1 or private is not None) else None
         self.total = _Count()
         self.shadow = _Count()
         self.rows = 0
@@ -204,8 +207,11 @@ class _Run:
             self._write(repeats)
         rows = max(self.rows, 1)
         steps: tuple[Step, ...] = ()
-        if self.counts is not None:
-            pairs = zip(self.defences, self.counts, strict=True)
+        if self.trace:
+            counts = self.counts
+            if counts is None:
+                counts = [self.total if defence.mode == "enforce" else self.shadow for defence in self.defences]
+            pairs = zip(self.defences, counts, strict=True)
             steps = tuple(Step(d.kind, d.mode, c.shift / rows, c.changed) for d, c in pairs)
         released = self.done[0].release if self.done else None
         return Report(

@@ -1,6 +1,6 @@
 """What was decided on one request: an entry of the audit log, and of the console's list.
 
-No input, no score and no credential: clients are pseudonyms, defences say how far they moved an answer.
+No input, no score and no credential: clients are pseudonyms, defences say only roughly how far they moved an answer.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guard.errors import Denied
 from guard.model.ledger import Admission
 
 if TYPE_CHECKING:
+    from guard.policy.plan import Plan
     from guard.proxy.exchange import Exchange
     from guard.telemetry.pseudonyms import Pseudonyms
 
 RECENT = 200
+DIGEST_SHOWN = 16
+_BANDS = (0.001, 0.01, 0.1, 1.0)
 _LN10 = math.log(10.0)
 
 Object = dict[str, Any]  # Any: JSON
@@ -76,14 +80,14 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
     """Return the audit log's entry of one request.
 
     Members: `time` (UTC), `id`, `route`, `mode`, `client` and `group` (pseudonyms), `source`, `rows`, `verdict`,
-    `outcome`, `status`; `evidence` (log10 of the e-value, by tier) where detection looked; `charges` by budget where
-    something was charged; `changed`, one entry a defence with the mean L1 distance a row and the rows whose label it
-    changed, where an answer went out; `policy`, the digest.
+    `outcome`, `status`, `policy` (the digest's first digits); `evidence` (log10 of the e-value, by tier) where
+    detection looked; `charges` by budget where something was charged, and the `budget` that refused or left labels;
+    `changed`, one entry a defence, where an answer went out.
     """
-    client = x.client
+    client, response = x.client, x.response
     made: Object = {
         "kind": "decision",
-        "time": datetime.fromtimestamp(x.now_s, UTC).isoformat(timespec="milliseconds"),
+        "time": _instant(x.now_s),
         "id": x.id,
         "route": x.route.name,
         "mode": x.route.mode,
@@ -93,8 +97,8 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
         "rows": x.rows,
         "verdict": verdict,
         "outcome": outcome_of(x),
-        "status": 0 if x.response is None else x.response.status,
-        "policy": x.active.plan.digest,
+        "status": 0 if response is None else response.status,
+        "policy": x.active.plan.digest[:DIGEST_SHOWN],
     }
     if x.watched is not None:
         strength = x.watched.strength
@@ -102,14 +106,43 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
             "any": round(strength.any / _LN10, 2),
             "structure": round(strength.structure / _LN10, 2),
         }
-    if x.receipt is not None:
+    receipt = x.receipt
+    if receipt is not None:
         made["charges"] = {
             charge.budget: charged.spent if charge.event is None else charge.rows
-            for charge, charged in zip(x.charges, x.receipt.charged, strict=True)
+            for charge, charged in zip(x.charges, receipt.charged, strict=True)
         }
+        if receipt.binding is not None:
+            made["budget"] = x.charges[receipt.binding].budget
     if x.report is not None:
+        # Whoever reads both this and a release must not learn the score that lies between: a mechanism of differential
+        # privacy says nothing of its noise, everything else says it to a power of ten.
+        private = x.route.private is not None
         made["changed"] = [
-            {"defence": s.kind, "mode": s.mode, "l1": round(s.score_shift_l1, 6), "labels": s.top1_changed}
+            {"defence": s.kind, "mode": s.mode}
+            if private
+            else {"defence": s.kind, "mode": s.mode, "l1_below": _coarse(s.score_shift_l1), "labels": s.top1_changed}
             for s in x.report.steps
         ]
     return made
+
+
+def policy_of(plan: Plan, now_s: float) -> Object:
+    """Return the audit log's entry of a policy that has come into force."""
+    return {"kind": "policy", "time": _instant(now_s), "name": plan.name, "mode": plan.mode, "policy": plan.digest}
+
+
+def _coarse(shift: float) -> float:
+    """Return the least power of ten, from 0.001 on, that a shift is below; 0 for none."""
+    return 0.0 if shift == 0.0 else next((most for most in _BANDS if shift < most), 10.0)
+
+
+def _instant(now_s: float) -> str:
+    """Return a time as ISO 8601 in UTC, with milliseconds."""
+    second = int(now_s)
+    return f"{_second(second)}.{int((now_s - second) * 1000.0):03}+00:00"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -35,7 +35,9 @@ MOST_LINES = 2**15
 MOST_BYTES = 2**25
 LONGEST_ENTRY = 2**15
 ROOMY = 0.75
-GATHER_S = 0.02
+GATHER_S = 0.1
+QUIET = 10
+"""Looks without an entry until the thread sleeps."""
 SYNC_S = 1.0
 RETRY_S = 0.5
 PATIENCE_S = 5.0
@@ -124,7 +126,8 @@ class AuditLog:
         self._dirty = False
         self._synced_s = self._checked_s = time.monotonic()
         self._unchecked = 0
-        self._troubled = self._stopped = False
+        self._troubled = self._stopped = self._asleep = False
+        self._quiet = 0
         self._wake, self._closing = threading.Event(), threading.Event()
         self._give_up_s = math.inf
         chain, known, found = target.origin
@@ -163,13 +166,13 @@ class AuditLog:
             self._lost += 1
             self._losses.audit_dropped()
             return
-        first = not self._entries
         self._entries.append(made)
         self._added += 1
         self._added_bytes += len(made)
-        if first:
-            if self._due == math.inf:
-                self._due = time.monotonic() + PATIENCE_S
+        if self._due == math.inf:
+            self._due = time.monotonic() + PATIENCE_S
+        if self._asleep:
+            self._asleep = False
             self._wake.set()
 
     def _fits(self, entry: Mapping[str, object], size: int) -> bool:
@@ -214,10 +217,7 @@ class AuditLog:
                 self._target.close()
                 return
             self._well()
-            if not self._entries:
-                self._wake.wait(self._rest_s())
-            self._wake.clear()
-            self._closing.wait(GATHER_S)
+            self._rest()
 
     def _turn(self, *, closing: bool) -> None:
         """Do what there is to do.
@@ -226,6 +226,7 @@ class AuditLog:
             OSError: the target failed; the next turn goes on where this one stopped.
         """
         self._write()
+        self._quiet = 0 if self._entries else self._quiet + 1
         while self._entries:
             self._gather()
             self._write()
@@ -302,12 +303,19 @@ class AuditLog:
         if self._entries:
             self._due = time.monotonic() + PATIENCE_S
 
-    def _rest_s(self) -> float | None:
-        """Return how long there is nothing to do, if nothing comes."""
-        now_s = time.monotonic()
-        if self._dirty:
-            return max(0.0, self._synced_s + SYNC_S - now_s)
-        return max(0.0, self._checked_s + CHECKPOINT_S - now_s) if self._unchecked else None
+    def _rest(self) -> None:
+        """Wait for entries to gather; without any for a while, until there are.
+
+        A sleep is a system call, waking a thread several: so the thread looks by itself while requests come.
+        """
+        if self._quiet < QUIET or self._dirty:
+            time.sleep(GATHER_S)
+            return
+        self._wake.clear()
+        self._asleep = True
+        if not self._entries and not self._closing.is_set():  # else it may have come before we said that we sleep
+            self._wake.wait(CHECKPOINT_S if self._unchecked else None)
+        self._asleep = False
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock_s(), UTC).isoformat(timespec="milliseconds")
