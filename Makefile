@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real check format bench docs clean
+.PHONY: help demo test test-real check format bench soak docs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ format: $(VENV)/.lint ## format and fix what can be fixed
 bench: $(VENV)/.test ## compare with nginx and aiohttp passthroughs in one run; needs Debian's nginx and wrk
 	@$(PIP) install aiohttp
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+soak: $(VENV)/.test ## mixed load and faults on a real guard: does anything grow? (MINUTES=30, ARGS="--seed 2")
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 DOCS := .venvs/docs
 $(DOCS)/.ready: pyproject.toml

@@ -66,7 +66,9 @@ class Witness:
     def _refused(self, got: Answered) -> None:
         said = str(got.json.get("error"))
         self.outcomes[f"{got.status} {said}"] += 1
-        if set(got.json) != {"error"} or (got.status == 503 and "retry-after" not in got.headers):
+        if set(got.json) != {"error"} or (
+            said in STATE_AWAY and (got.status != 503 or "retry-after" not in got.headers)
+        ):
             self.strange.append(f"{got.status} {got.headers} {got.body[:200]!r}")
 
     def over(self, told: Mapping[tuple[str, str], int], limits: Mapping[str, int]) -> list[str]:
