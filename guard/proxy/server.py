@@ -23,6 +23,7 @@ from guard.ports import Clock, State
 from guard.proxy.app import DataApp
 from guard.proxy.audit import open_audit
 from guard.proxy.clients import RecentClients
+from guard.proxy.decisions import policy_of
 from guard.proxy.door import Door
 from guard.proxy.handler import Handler
 from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
@@ -131,6 +132,8 @@ async def serve(settings: Settings) -> None:
         _reloaded(metrics, plans, ok, message)
         adjust(upstream, plans.current.plan)
         handler.watching.adopt(plans.current.plan)
+        if ok and handler.audit is not None:
+            handler.audit.add(policy_of(plans.current.plan, clock.wall_s()))
         config.timeout_graceful_shutdown = drain_s(plans.current.plan.limits)
 
     plans = Plans(lambda: settings.load(salt), reloaded, active, lambda plan: _accept(plan, upstream, handler))
@@ -142,7 +145,7 @@ async def serve(settings: Settings) -> None:
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
     observers = Observers(
-        audit=None if settings.audit is None else open_audit(settings.audit, secret, metrics),
+        audit=None if settings.audit is None else open_audit(settings.audit, secret, metrics, active.plan.digest),
         tracer=None if settings.tracing is None else open_tracer(settings.tracing),
         recording=_recording(settings, secret, metrics),
     )
