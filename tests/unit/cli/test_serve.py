@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from guard.cli.main import main
-from guard.cli.serve import address, join
+from guard.cli.serve_options import address, join
 from tests.support.clients import admin
 from tests.support.model import model
 from tests.support.processes import ROOT, free_port, guard
