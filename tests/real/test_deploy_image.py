@@ -14,13 +14,14 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.clients import admin, ask, infer
-from tests.support.images import DOCKER, Image, built
+from tests.support.images import DOCKER
 from tests.support.model import answer, model
 from tests.support.processes import ROOT, Guard, free_port, venv_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.images import Image
 
 pytestmark = pytest.mark.real
 MOST_BYTES = 150_000_000
@@ -50,12 +51,6 @@ import importlib.util, json
 names = ("torch", "opacus", "sklearn", "matplotlib", "statsmodels", "pip", "setuptools", "pytest")
 print(json.dumps([name for name in names if importlib.util.find_spec(name) is not None]))
 """
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
-    with built() as made:
-        yield made
 
 
 @pytest.fixture

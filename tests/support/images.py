@@ -30,6 +30,7 @@ _DEBIAN, _PYTHON = "trixie", "3.13"
 _BASE = f"localhost/python:{_PYTHON}-slim-{_DEBIAN}"
 _CONFINED = """
 mount --make-rprivate /
+for volume in $volumes; do mkdir -p "$root${volume#*:}"; done
 mount --bind "$root" "$root"
 mount -o remount,bind,ro,nosuid "$root"
 mount -t proc proc "$root/proc"

@@ -1,6 +1,7 @@
 {{- /* What the schema cannot say: values that do not go together. */ -}}
 {{- define "guard.checks" -}}
 {{- $v := .Values -}}
+{{- $container := default dict $v.model.container -}}
 {{- if not $v.secrets.existingSecret -}}
 {{- fail "secrets.existingSecret is missing. Make one: kubectl create secret generic guard --from-literal=noise-secret=$(openssl rand -hex 32) --from-literal=admin-token=$(openssl rand -hex 32) --from-literal=redis-url=redis://:PASSWORD@redis:6379/0" -}}
 {{- end -}}
@@ -31,7 +32,7 @@
 {{- if and $v.policy.files (not $v.policy.inline) -}}
 {{- fail "policy.files stand beside policy.inline, which is missing" -}}
 {{- end -}}
-{{- if and (eq $v.mode "sidecar") (not $v.model.container.image) -}}
+{{- if and (eq $v.mode "sidecar") (not $container.image) -}}
 {{- fail "mode sidecar runs your model: model.container.image is missing" -}}
 {{- end -}}
 {{- if and (ne $v.mode "sidecar") $v.model.container -}}
@@ -54,7 +55,7 @@
 {{- if and (ne $v.tls.clients "off") (not $v.tls.existingSecret) -}}
 {{- fail "tls.clients asks for certificates: tls.existingSecret is missing" -}}
 {{- end -}}
-{{- range .Values.model.container.volumeMounts -}}
+{{- range $container.volumeMounts -}}
 {{- if hasPrefix "guard-" .name -}}{{- fail (printf "volume %s is Guard's" .name) -}}{{- end -}}
 {{- end -}}
 {{- if le (int $v.terminationGracePeriodSeconds) (int $v.preStopSeconds) -}}

@@ -1,0 +1,19 @@
+"""What real tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.images import Image, built
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[Image]:
+    """Guard's image, built from deploy/docker/Dockerfile."""
+    with built() as made:
+        yield made
