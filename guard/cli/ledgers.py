@@ -67,8 +67,11 @@ def add_reason(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reason", type=reason, help="why, in a sentence or a ticket's number; it is published with the guarantee"
     )
-    add_option(
-        parser, "--audit", default="guard-audit.jsonl", help="file that gets a line about it (default: %(default)s)"
+    # Not `GUARD_AUDIT`: that is where `guard serve` puts its decisions, and another hand would break their chain.
+    parser.add_argument(
+        "--audit",
+        default=os.environ.get("GUARD_BUDGET_AUDIT") or "guard-audit.jsonl",
+        help="file that gets a line about it (default: %(default)s) [GUARD_BUDGET_AUDIT]",
     )
 
 
@@ -153,7 +156,7 @@ def line(act: Act, ledger: str, url: str, accounts: Sequence[Account]) -> dict[s
         url: of its state; its password stays out.
         accounts: the counters before, of which the first hundred are named.
     """
-    from guard.cli.doctor import redacted
+    from guard.cli.findings import redacted
 
     spent = [{"budget": a.budget, "scope": a.scope, "spent": a.spend.spent} for a in accounts[:100]]
     return {

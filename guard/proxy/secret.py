@@ -39,6 +39,22 @@ def load_secret(state: str, file: Path | None) -> bytes:
     return secrets.token_bytes(32)
 
 
+def known_secret(state: str, file: Path | None) -> tuple[bytes, str] | None:
+    """Return the secret that `load_secret` would, and where it is, in words; None where it would make one.
+
+    Raises:
+        StateError: the secret is too short or unreadable.
+    """
+    beside = Path(state.removeprefix("sqlite:")).with_suffix(".secret") if state.startswith("sqlite:") else None
+    if file is not None:
+        return load_secret(state, file), f"the secret in {file}"
+    if os.environ.get("GUARD_SECRET"):
+        return load_secret(state, None), "GUARD_SECRET"
+    if beside is None or not beside.exists():
+        return None
+    return load_secret(state, beside), f"the secret in {beside}"
+
+
 def _derive(given: bytes) -> bytes:
     given = given.strip()
     if len(given) < 16:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from guard.errors import StateError
 
+_CHAINED = b'{"seq":'
+
 
 def append(path: str, act: Mapping[str, object]) -> None:
     """Add one line to the file, made with mode 0600 when there is none, and return when it is on the disk.
@@ -24,8 +26,10 @@ def append(path: str, act: Mapping[str, object]) -> None:
     """
     line = json.dumps(act, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            if os.pread(descriptor, len(_CHAINED), 0) == _CHAINED:
+                raise OSError("it is the audit log of guard serve, whose chain this would break")
             # One write of a whole line: what others add meanwhile stands before it or behind it.
             if os.write(descriptor, line) != len(line):
                 raise OSError("the disk is full")

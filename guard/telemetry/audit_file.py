@@ -226,6 +226,8 @@ class AuditFile:
 
 def rotated(path: Path) -> list[Path]:
     """Return the files that a log was rotated into, oldest first."""
+    if not path.parent.is_dir():
+        return []
     name = re.compile(re.escape(path.name) + r"\.([0-9]{6,12})")
     found = [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]
     return sorted(found, key=lambda entry: int(entry.name.rpartition(".")[2]))
