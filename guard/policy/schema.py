@@ -210,6 +210,9 @@ class Limits(BaseModel):
         read_timeout_s: how long a client may take to send a request.
         upstream_timeout_s: how long the model may take to answer; longer is 504.
         drain_s: how long requests in flight may finish after SIGTERM.
+        watched_clients: clients that detection keeps in memory at once, up to 60 KB each; twice as many information
+            meters. Enough for those that ask within the time of 16 queries of one of them: whoever is not seen for
+            longest leaves, and with it the 16 queries that it was at.
     """
 
     model_config = _FROZEN
@@ -221,6 +224,7 @@ class Limits(BaseModel):
     read_timeout_s: float = Field(default=15.0, gt=0, le=3600)
     upstream_timeout_s: float = Field(default=30.0, gt=0, le=3600)
     drain_s: float = Field(default=20.0, ge=0, le=3600)
+    watched_clients: int = Field(default=2048, ge=64, le=2**16)
 
 
 class Match(BaseModel):

@@ -53,6 +53,8 @@ class Meters:
         self._state = state
         self._metrics = metrics
         self._salt = salt
+        self.limit = MOST_SCOPES
+        """Scopes in memory at once."""
         self._held: OrderedDict[tuple[str, str], _Held] = OrderedDict()
         self._bases: OrderedDict[str, MeterBase] = OrderedDict()
         self._left: dict[tuple[str, str], float] = {}
@@ -79,7 +81,7 @@ class Meters:
         if known is not None:
             return known
         reading = max(record.marks.get(METER, 0) / _UNIT, self._left.get(key, 0.0))
-        if len(self._held) >= MOST_SCOPES:
+        for _ in range(min(2, len(self._held) - self.limit + 1)):  # two, when the limit was lowered
             gone, oldest = self._held.popitem(last=False)
             if oldest.changed and len(self._left) < MOST_SCOPES:
                 self._left[gone] = oldest.reading

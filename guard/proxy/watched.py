@@ -46,6 +46,8 @@ PIECE = 32
 """Records merged at once; the event loop is let go after each."""
 LEARNT_AT_ONCE = 4
 """Records of what others have counted, taken in at once, likewise: long ones take a quarter of a millisecond each."""
+LEAVE_AT_ONCE = 2
+"""Clients that leave when one comes: of a limit that was lowered the outbox must not be flooded."""
 _LONGEST_KEY = 300
 Thing = TypeVar("Thing")
 Name = tuple[str, str, str]
@@ -59,7 +61,7 @@ class HotSet:
         state: where counts and marks outlive this process.
         clock: for `run`.
         metrics: counts a state that is out of reach.
-        limit: clients at once.
+        limit: clients at once; may be changed.
         sync_s: how often they are merged.
         shared: other replicas may use the same state, so every client seen is asked for, whether or not anything is
             pending of it.
@@ -80,7 +82,7 @@ class HotSet:
         self._state = state
         self._clock = clock
         self._metrics = metrics
-        self._limit = limit
+        self.limit = limit
         self._sync_s = sync_s
         self._shared = shared
         self._make = make
@@ -184,7 +186,7 @@ class HotSet:
     def _enter(self, name: Name, watched: Watched) -> None:
         self._hot[name] = watched
         self._latest[watched.standing.space, watched.client.name] = watched
-        while len(self._hot) > self._limit:
+        for _ in range(min(LEAVE_AT_ONCE, len(self._hot) - self.limit)):
             _, gone = self._hot.popitem(last=False)
             gone.hot = False
             self._due.pop(gone, None)

@@ -249,6 +249,7 @@ class Watching:
     def adopt(self, plan: Plan) -> None:
         """Take note of the plan in force: metrics follow its routes, and its exceptions are told of."""
         before, self._plan = self._plan, plan
+        self.hot.limit, self.meters.limit = plan.limits.watched_clients, 2 * plan.limits.watched_clients
         if before is not None:
             for route in before.routes:
                 self._metrics.route(route.name).census.look = None

@@ -318,3 +318,11 @@ async def test_a_reading_outlives_a_restart(tmp_path: Path) -> None:
     assert await until_degraded(first, rows) > 0
     await first.handler.watching.sync()
     assert labels_only(await ask(with_meter(tmp_path, "0.95", state), rows[-1:]))
+
+
+async def test_the_policy_says_how_many_clients_are_watched_at_once(tmp_path: Path) -> None:
+    guard = guarded(tmp_path, LADDER)
+    assert (guard.handler.watching.hot.limit, guard.handler.watching.meters.limit) == (2048, 4096)
+    few = Guarded("limits: {watched_clients: 64}\n" + policy(tmp_path, LADDER), tmp_path)
+    guard.handler.watching.adopt(few.plans.current.plan)
+    assert (guard.handler.watching.hot.limit, guard.handler.watching.meters.limit) == (64, 128)

@@ -364,6 +364,18 @@ async def test_answers_that_arrive_after_their_client_has_left_are_merged() -> N
     assert (await kept(state, "alice", "marks/m")).marks == {DENIED: 5}
 
 
+async def test_a_limit_that_was_lowered_is_reached_two_at_a_time() -> None:
+    hot = hot_set(Flaky(), limit=8)
+    for number in range(8):
+        await hot.bring(route(), someone(f"c{number}"), NOW_S)
+    hot.limit = 3
+    sizes: list[int] = []
+    for number in range(8, 14):
+        await hot.bring(route(), someone(f"c{number}"), NOW_S)
+        sizes.append(len(hot))
+    assert sizes == [7, 6, 5, 4, 3, 3]
+
+
 async def test_clients_that_come_wait_while_the_outbox_is_full_and_nothing_is_lost() -> None:
     state = Flaky()
     hot = hot_set(state, limit=1)
