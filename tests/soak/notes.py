@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 GRACE_S = 3.0
 """What was begun while a fault lasted may be answered this much later."""
 LONGEST_S = 6.0
+READ_TIMEOUT_S = 3.0
 
 
 class Notes:
@@ -55,8 +56,10 @@ class Notes:
             self.late.append(f"{kind} waited {took_s:.1f} s for {got.status}")
         if got.status == 200 and kind == "honest":
             self._took[int((time.monotonic() - self.began) // 60)].append(took_s)
-        said = "" if got.status == 200 else str(got.json.get("error"))
+        said = "" if got.status == 200 or not got.body else str(got.json.get("error"))
         cause = self.cause(kind, route, got.status, said)
+        if got.status == 408 and took_s >= READ_TIMEOUT_S:
+            cause = "the load itself was late"  # on a machine that is busy with something else
         if cause is None:
             self.unexplained.append(f"{time.monotonic() - self.began:.1f} s: {kind} on {route}: {got.status} {said}")
         self.causes[cause or "unexplained"] += 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from guard.detectors.profile import encode
 from guard.model.arrays import Floats
+from tests.soak.notes import READ_TIMEOUT_S
 from tests.support.model import CLASSES, Model, model, scores
 from tests.support.processes import Guard, guard
 from tests.support.simulated_profile import profile
@@ -25,7 +26,7 @@ NAMES = [
 LEDGERS = 5
 POLICY = f"""version: 1
 name: soak
-limits: {{upstream_timeout_s: 2, read_timeout_s: 2, body_bytes: 65536, answer_bytes: 1048576}}
+limits: {{upstream_timeout_s: 2, read_timeout_s: {READ_TIMEOUT_S}, body_bytes: 65536, answer_bytes: 1048576}}
 identity:
   - {{kind: api_key, header: x-api-key, keys_file: FOLDER/keys}}
   - {{kind: address, trusted_proxies: [127.0.0.1/32]}}

@@ -64,9 +64,10 @@ class Witness:
         return True
 
     def _refused(self, got: Answered) -> None:
-        said = str(got.json.get("error"))
+        document = got.json if got.body else {"error": ""}  # what is refused before it is read has no body
+        said = str(document.get("error"))
         self.outcomes[f"{got.status} {said}"] += 1
-        if set(got.json) != {"error"} or (
+        if set(document) != {"error"} or (
             said in STATE_AWAY and (got.status != 503 or "retry-after" not in got.headers)
         ):
             self.strange.append(f"{got.status} {got.headers} {got.body[:200]!r}")
