@@ -88,7 +88,7 @@ TOP = (
         "What do honest users pay?",
         "Mean L1 distance between what the model said and what was released, over the last 30 minutes; 0 is "
         "untouched, 2 is the most. "
-        "Normal: what the policy costs, 0.06 for `balanced`. In shadow: what it would cost.",
+        "Normal: what the policy costs, 0.06 for `balanced`. In shadow: what it would cost. Degraded clients count, too.",
         "stat",
         [
             Query(

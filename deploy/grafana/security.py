@@ -38,7 +38,7 @@ TOP = (
         width=3,
     ),
     Spec(
-        "Share of clients on the ladder",
+        "Share on the ladder",
         "Of the watched ones. 5% and more: one attacker with many accounts, or a profile that no longer fits.",
         "stat",
         [

@@ -154,6 +154,9 @@ def test_prometheus_finds_the_admin_service_and_brings_the_token() -> None:
     clients = next(m for m in manifests if m["kind"] == "Service" and m != service)
     assert not spec["selector"]["matchLabels"].items() <= clients["metadata"]["labels"].items()
     assert spec["endpoints"][0]["authorization"]["credentials"] == {"name": "guard-secrets", "key": "token"}
+    served = f"{service['metadata']['name']}.models.svc"
+    assert (spec["endpoints"][0]["scheme"], spec["endpoints"][0]["tlsConfig"]["serverName"]) == ("https", served)
+    assert guard_of(pod_of(manifests))["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
     assert spec["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     # The alert GuardDown looks for jobs with guard in their name; the job is the Service's name.
     assert one(render(MEMORY), "Service", "-admin")["metadata"]["name"] == "front-guard-admin"

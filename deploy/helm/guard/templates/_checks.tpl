@@ -52,8 +52,8 @@
 {{- if and (ne $v.mode "gateway") (has (int $v.model.port) (list (int $v.port) (int $v.admin.port))) -}}
 {{- fail (printf "model.port %d is Guard's own: the model needs another one" (int $v.model.port)) -}}
 {{- end -}}
-{{- if and (ne $v.tls.clients "off") (not $v.tls.existingSecret) -}}
-{{- fail "tls.clients asks for certificates: tls.existingSecret is missing" -}}
+{{- if and (or $v.tls.admin (ne $v.tls.clients "off")) (not $v.tls.existingSecret) -}}
+{{- fail "tls.clients and tls.admin need a certificate: tls.existingSecret is missing" -}}
 {{- end -}}
 {{- range $container.volumeMounts -}}
 {{- if hasPrefix "guard-" .name -}}{{- fail (printf "volume %s is Guard's" .name) -}}{{- end -}}

@@ -19,7 +19,7 @@ Guard's container and its volumes. A chart that runs its own pod takes them from
 {{- if eq .root.Values.admin.address "127.0.0.1" -}}
 exec: {command: [/opt/guard/bin/python, -I, /opt/guard/healthcheck.py]}
 {{- else -}}
-httpGet: {path: {{ .path }}, port: admin}
+httpGet: {path: {{ .path }}, port: admin{{ if .root.Values.tls.admin }}, scheme: HTTPS{{ end }}}
 {{- end -}}
 {{- end -}}
 
@@ -50,6 +50,9 @@ env:
   {{- if $v.tls.existingSecret }}
   - {name: GUARD_TLS_CERT, value: /etc/guard/tls/tls.crt}
   - {name: GUARD_TLS_KEY, value: /etc/guard/tls/tls.key}
+  {{- if $v.tls.admin }}
+  - {name: GUARD_ADMIN_TLS, value: "yes"}
+  {{- end }}
   {{- if ne $v.tls.clients "off" }}
   - {name: GUARD_TLS_CLIENT_CA, value: /etc/guard/tls/ca.crt}
   {{- end }}
