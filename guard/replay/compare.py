@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from guard.model.arrays import Floats
-from guard.replay.seen import Seen
+from guard.replay.seen import COUNTED, Seen
 
 MOST_CLIENTS = 2_000_000
 """Clients that are told apart; of those beyond, requests are counted under one name."""
@@ -190,6 +190,7 @@ class Comparison:
         """Return what gates are about, by name."""
         requests, rows = max(self.requests, 1), max(self.rows, 1)
         clients, shifts = self.clients.values(), self.new.shifts
+        enforced = [scopes for name, scopes in self.new.budgets.items() if not name.endswith(COUNTED)]
         return {
             "refused": self.new.refused / requests,
             "refused_more": (self.new.refused - self.old.refused) / requests,
@@ -203,5 +204,5 @@ class Comparison:
             "refused_clients": float(sum(c.refused[1] > 0 for c in clients)),
             "denied_clients": float(sum(c.denied > 0 for c in clients)),
             "changed_clients": sum(c.changed > 0 for c in clients) / max(len(self.clients), 1),
-            "spent_budgets": float(sum(s.stopped > 0 for b in self.new.budgets.values() for s in b.values())),
+            "spent_budgets": float(sum(s.stopped > 0 for b in enforced for s in b.values())),
         }

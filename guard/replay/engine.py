@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from guard.evidence.bodies import Asked
 from guard.evidence.recording import ADDRESS
 from guard.model.client import Client
 from guard.model.exchange import Call, Reply
+from guard.model.ledger import Charge, Receipt
 from guard.policy.plan import Plan, RoutePlan
 from guard.ports import Headers, Heard
 from guard.proxy.app import DataApp
@@ -133,7 +134,17 @@ class Sink:
 
 
 class ReplayState(MemoryState):
-    """Ledgers in memory, taken for durable: nothing of them is meant to last."""
+    """Ledgers in memory, taken for durable: nothing of them is meant to last. Keeps what a request was charged."""
+
+    def __init__(self) -> None:
+        super().__init__(max_counters=_MOST_COUNTERS, max_digests=_MOST_DIGESTS)
+        self.made: list[tuple[str, Sequence[Charge], Receipt]] = []
+
+    async def charge(self, ledger: str, charges: Sequence[Charge], now_s: float) -> Receipt:
+        """Charge, and keep what came of it; see `guard.ports.State`."""
+        receipt = await super().charge(ledger, charges, now_s)
+        self.made.append((ledger, charges, receipt))
+        return receipt
 
     async def durability(self) -> str:
         """Return that nothing is lost that anybody would look for."""
@@ -183,7 +194,7 @@ class Engine:
         self._model = RecordedModel()
         self._sink = Sink()
         self._metrics = Metrics()
-        self._state = ReplayState(max_counters=_MOST_COUNTERS, max_digests=_MOST_DIGESTS)
+        self._state = ReplayState()
         observers = Observers(audit=self._sink)
         self._handler = Tapped(
             self._state, self._model, self._clock, secret, self._metrics, RecentClients(), observers, shared=False
@@ -207,6 +218,7 @@ class Engine:
             self._synced_s = request.now_s
         self._handler.last, self._handler.failures = None, ()
         self._sink.events.clear()
+        self._state.made.clear()
         return await (self._sketched(request) if isinstance(request, Sketched) else self._asked(request))
 
     async def _asked(self, asked: Asked) -> Seen | None:
@@ -257,7 +269,7 @@ class Engine:
         return self._seen(x)
 
     def _seen(self, x: Exchange) -> Seen:
-        return seen_of(x, self._handler.failures, tuple(self._sink.events))
+        return seen_of(x, self._handler.failures, self._sink.events, self._state.made)
 
     def _route_for(self, recorded: str) -> str:
         """Return the policy's route for a recorded one: of its name, or the only one."""

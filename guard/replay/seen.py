@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from guard.evidence.bodies import Asked
-from guard.model.ledger import Admission
+from guard.model.ledger import Admission, Charge, Receipt
 from guard.proxy.decisions import outcome_of, verdict_of
 from guard.proxy.exchange import Exchange
 from guard.replay.traffic import Request
@@ -16,6 +16,8 @@ MODELS_OWN = frozenset({"upstream_rejected", "upstream_busy", "upstream_failed"}
 WORDS = ("allow", "alert", "degrade", "throttle", "label_only", "refuse", "deny", "failed")
 """From mild to strict: the handler's verdicts, with `refuse` for what is refused for what it is (unreadable, outside
 the domain, too large, a closed endpoint), and `failed` for the model's own failures."""
+COUNTED = " (only counted)"
+"""Behind the name of a budget in shadow on an enforcing route."""
 _DENIED = frozenset({"denied", "throttled", "budget_spent"})
 _REFUSED = 300
 _CLOSED, _TOO_LARGE = 404, 413
@@ -105,13 +107,19 @@ def never_handled(status: int) -> Seen:
     return Seen("allow", "ok") if status < _REFUSED else Seen("refuse", code or f"http_{status}", code or "other")
 
 
-def seen_of(x: Exchange, failures: tuple[str, ...], events: tuple[Mapping[str, object], ...]) -> Seen:
+def seen_of(
+    x: Exchange,
+    failures: tuple[str, ...],
+    events: Sequence[Mapping[str, object]],
+    made: Sequence[tuple[str, Sequence[Charge], Receipt]],
+) -> Seen:
     """Return what became of a request.
 
     Args:
         x: as the handler left it.
         failures: codes of what it failed on; in shadow these were passed over.
         events: the ladder's, as the audit log gets them.
+        made: what was charged: ledger, charges and receipt.
     """
     code, verdict = outcome_of(x), verdict_of(x)
     failed = next((failure for failure in failures if failure not in MODELS_OWN), "")
@@ -131,7 +139,7 @@ def seen_of(x: Exchange, failures: tuple[str, ...], events: tuple[Mapping[str, o
         0 if released is None else len(released.scores),
         0.0 if report is None else report.score_shift_l1,
         0 if report is None else report.top1_changed,
-        _charged(x),
+        tuple(charged for ledger, charges, receipt in made for charged in _charged(x, ledger, charges, receipt)),
         tuple(map(_entered, events)),
         tuple(dict.fromkeys(name for event in events for name in _names(event.get("spoke")))),
         _steps(x),
@@ -153,22 +161,13 @@ def _binding(x: Exchange) -> str:
     return f"budget {x.charges[receipt.binding or 0].budget}"
 
 
-def _charged(x: Exchange) -> tuple[Charged, ...]:
-    receipt = x.receipt
-    if receipt is None:
-        return ()
+def _charged(x: Exchange, ledger: str, charges: Sequence[Charge], receipt: Receipt) -> Iterator[Charged]:
+    """Yield budgets; those in shadow on an enforcing route refuse nothing, and are told as that."""
     stopped = None if receipt.admission is Admission.ALLOW else receipt.binding or 0
-    return tuple(
-        Charged(
-            f"{x.route.name}: {charge.budget}",
-            charge.scope,
-            spend.spent,
-            charge.limit,
-            charge.window(x.now_s),
-            i == stopped,
-        )
-        for i, (charge, spend) in enumerate(zip(x.charges, receipt.spends, strict=True))
-    )
+    counted = COUNTED if x.route.mode == "enforce" and ledger != x.route.ledger else ""
+    for i, (charge, spend) in enumerate(zip(charges, receipt.spends, strict=True)):
+        name = f"{x.route.name}: {charge.budget}{counted}"
+        yield Charged(name, charge.scope, spend.spent, charge.limit, charge.window(x.now_s), i == stopped)
 
 
 def _entered(event: Mapping[str, object]) -> str:
