@@ -90,7 +90,7 @@ def configure_show(parser: argparse.ArgumentParser) -> None:
 def run_show(args: argparse.Namespace) -> int:
     """Show what is spent and left; returns the exit code."""
     from guard.cli.budget_show import Wanted, as_json, ledgers_of, notes, show, shown
-    from guard.cli.doctor import redacted
+    from guard.cli.findings import redacted
     from guard.policy.suggest import did_you_mean
 
     if not args.policy:

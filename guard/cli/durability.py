@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guard.cli.doctor import Finding
+from guard.cli.findings import Finding
 from guard.errors import GuardError
 
 if TYPE_CHECKING:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from guard.cli.doctor_around import WAYS, around_findings, asked_of
+from guard.proxy.load import load_active
 from tests.support.processes import SERVERS, client, free_port, guard, process, venv_of, wait_for_port
 
 pytestmark = pytest.mark.real
@@ -28,21 +31,43 @@ Document = Any  # Any: the client's JSON document
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Document, Document]]:
-    """What the client got from the server itself, and through Guard."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """A running server's ports: HTTP and gRPC."""
     folder: Path = tmp_path_factory.mktemp("mlserver")
-    python, port = venv_of("mlserver"), free_port()
-    (folder / "policy.yaml").write_text(POLICY)
-    serve = [str(python), str(SERVERS / "mlserver" / "serve.py"), "--port", str(port), "--grpc-port", str(free_port())]
+    python, port, grpc = venv_of("mlserver"), free_port(), free_port()
+    serve = [str(python), str(SERVERS / "mlserver" / "serve.py"), "--port", str(port), "--grpc-port", str(grpc)]
     with process(serve, folder / "server.log") as running:
         wait_for_port(port, running, folder / "server.log")
-        url = f"http://127.0.0.1:{port}"
         # The model loads after the port opens.
-        while client(python, "mlserver", url)["model_ready"] is not True:
+        while client(python, "mlserver", f"http://127.0.0.1:{port}")["model_ready"] is not True:
             assert running.poll() is None
-        direct = client(python, "mlserver", url)
-        with guard(folder / "policy.yaml", url, folder / "guard") as guarded:
-            yield direct, client(python, "mlserver", guarded.url)
+        yield port, grpc
+
+
+@pytest.fixture(scope="module")
+def documents(server: tuple[int, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Document, Document]]:
+    """What the client got from the server itself, and through Guard."""
+    folder: Path = tmp_path_factory.mktemp("guard")
+    (folder / "policy.yaml").write_text(POLICY)
+    python, url = venv_of("mlserver"), f"http://127.0.0.1:{server[0]}"
+    with guard(folder / "policy.yaml", url, folder / "guard") as guarded:
+        yield client(python, "mlserver", url), client(python, "mlserver", guarded.url)
+
+
+async def test_doctor_finds_the_ways_around_guard(server: tuple[int, int], tmp_path: Path) -> None:
+    port, grpc = server
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    asked = asked_of(load_active(tmp_path / "policy.yaml", api=None, env={}))
+    by_grpc = next(way for way in WAYS if way.what == "scoring by gRPC (MLServer)")
+    by_http = next(way for way in WAYS if way.what == "scoring by HTTP (MLServer, KServe)")
+    url, ways = f"http://127.0.0.1:{port}", (replace(by_grpc, port=grpc),)
+    around, beside = await around_findings(url, asked, lambda: ["127.0.0.1"], ways=ways)
+    assert (around.level, beside.level) == ("fail", "fail")
+    assert "POST /v2/models/guard-doctor/infer without a credential is answered with 422" in around.message
+    assert f"127.0.0.1:{grpc} is open beside Guard: scoring by gRPC (MLServer)" in beside.message
+    elsewhere = f"http://localhost:{free_port()}"
+    _, found = await around_findings(elsewhere, asked, lambda: ["127.0.0.1"], ways=(replace(by_http, port=port),))
+    assert f"127.0.0.1:{port} is open beside Guard: scoring by HTTP" in found.message
 
 
 def defended(scores: list[list[float]]) -> np.ndarray:

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from guard.cli.doctor import Finding, around_findings, own_addresses, reaches, redacted, secret_findings, state_findings
+from guard.cli.doctor_around import around_findings
+from guard.cli.doctor_state import secret_findings, state_findings
 from guard.cli.durability import durability_findings
+from guard.cli.findings import Finding, redacted
 from guard.cli.main import main
+from guard.cli.sockets import own_addresses, reaches
 from guard.policy.load import load_plan
 from tests.support.clients import KeepAlive, infer
 from tests.support.processes import free_port, guard
@@ -147,17 +150,17 @@ async def test_a_model_that_answers_on_another_address_too_can_be_reached_around
     port = free_port()
     with answering(port=port), answering(host="127.0.0.2", port=port):
         url = f"http://127.0.0.1:{port}"
-        (found,) = await around_findings(url, lambda: ["127.0.0.3", "127.0.0.2"])
+        (found,) = await around_findings(url, addresses=lambda: ["127.0.0.3", "127.0.0.2"])
         assert found.level == "fail"
         assert f"127.0.0.2:{port}" in found.message
-        assert (await around_findings(url, lambda: ["127.0.0.3"]))[0].level == "ok"
+        assert (await around_findings(url, addresses=lambda: ["127.0.0.3"]))[0].level == "ok"
     with answering() as port:
         assert (await around_findings(f"http://localhost:{port}"))[0].level == "ok"
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.7:8080", "https://model.example", "http://[2001:db8::1]:80"])
 async def test_a_model_across_a_network_is_warned_of(url: str) -> None:
-    (found,) = await around_findings(url, list)
+    (found,) = await around_findings(url, addresses=list)
     assert found.level == "warn"
     assert "make sure that only Guard can" in found.message
 

@@ -1,0 +1,210 @@
+"""`guard doctor` tries to reach the model around Guard.
+
+Every look is one that changes nothing: a connection, a GET, a scoring request that holds no query. Hosts are the ones
+that the operator named, and this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from guard.cli.findings import Finding, Level
+from guard.cli.sockets import bound, own_addresses, reaches, speaks_http2
+from guard.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from guard.ports import Headers
+    from guard.proxy.plans import Active
+
+_LOOK_S = 3.0
+_REFUSALS = (401, 403, 407)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the model is asked, so that it can be tried without Guard.
+
+    Args:
+        targets: scoring endpoints, one a route, as (method, path).
+        credential: Guard adds headers of its own, which the model may ask for.
+    """
+
+    targets: tuple[tuple[str, str], ...] = ()
+    credential: bool = False
+
+
+def asked_of(active: Active) -> Asked:
+    """Return how the policy's routes ask the model."""
+    targets: dict[tuple[str, str], None] = {}
+    for route in active.plan.routes:
+        for opened in route.endpoints:
+            endpoint = opened.endpoint
+            if endpoint.access == "scoring":
+                targets[endpoint.method, re.sub(r"\{\w+\}", "guard-doctor", endpoint.template)] = None
+                break
+    return Asked(tuple(targets)[:3], bool(active.added))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A door that model servers open beside the one that Guard stands in front of.
+
+    Args:
+        port: where it is; 0 is the model's own port.
+        what: what it gives to whoever finds it.
+        method: HTTP method; empty for gRPC, which is tried by its first frame.
+        path: what to ask.
+        mark: pattern that its answer holds, so that another program is not taken for it.
+    """
+
+    port: int
+    what: str
+    method: str = ""
+    path: str = ""
+    mark: bytes = b""
+
+
+_INDEX = "models can be listed, loaded and unloaded (Open Inference repository)"
+WAYS = (
+    Way(0, _INDEX, "POST", "/v2/repository/index", rb"^\s*\[.*\]\s*$"),
+    Way(5000, "scoring by HTTP (MLflow)", "GET", "/version", rb"^\d+\.\d+\.\d+\w*\s*$"),
+    Way(7070, "scoring by gRPC (TorchServe)"),
+    Way(7071, "models can be added and removed by gRPC (TorchServe management)"),
+    Way(8000, "scoring by HTTP (Triton)", "GET", "/v2", rb'"extensions"'),
+    Way(8001, "scoring by gRPC (Triton, KServe)"),
+    Way(8002, "metrics (Triton)", "GET", "/metrics", rb"nv_"),
+    Way(8080, "scoring by HTTP (MLServer, KServe)", "GET", "/v2", rb'"extensions"'),
+    Way(8080, "scoring by HTTP (TorchServe)", "GET", "/ping", rb'"Healthy"'),
+    Way(8081, "scoring by gRPC (MLServer)"),
+    Way(8081, "models can be listed, added and removed (TorchServe management)", "GET", "/models", rb'"models"'),
+    Way(8082, "metrics (MLServer, TorchServe)", "GET", "/metrics", rb"# HELP"),
+    Way(8265, "code can be run (Ray dashboard)", "GET", "/api/version", rb"ray_version"),
+    Way(8500, "scoring by gRPC (TensorFlow Serving)"),
+    Way(8501, "scoring by HTTP (TensorFlow Serving)", "GET", "/v1/models/guard-doctor", rb"any versions of model"),
+    Way(9000, "scoring by gRPC (OpenVINO Model Server, Seldon)"),
+)
+
+
+async def around_findings(
+    url: str,
+    asked: Asked = Asked(),
+    addresses: Callable[[], list[str]] | None = None,
+    own: Iterable[int] = (),
+    ways: tuple[Way, ...] = WAYS,
+) -> list[Finding]:
+    """Nobody else reaches the model without Guard, as far as can be seen from here.
+
+    Args:
+        url: the model's.
+        asked: how it is asked.
+        addresses: gives this machine's addresses other than loopback.
+        own: Guard's own ports.
+        ways: what else is tried.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    tried = tuple(way for way in ways if way.port not in (port, *own))
+    if not is_loopback(host):
+        return [*await _across(url, host, asked), *await _ways(url, [host], tried, "warn")]
+    others = (addresses or own_addresses)()
+    for address in others:
+        if await reaches(address, port):
+            found = await _answers(f"{parts.scheme}://{bracketed(address)}:{port}{parts.path.rstrip('/')}", asked)
+            message = f"the model also answers on {address}:{port}, around Guard{found}; bind it to 127.0.0.1"
+            return [Finding("fail", "around", message), *await _ways(url, others, tried, "fail")]
+    wide = [] if addresses else bound(port)
+    beside = await _ways(url, others, tried, "fail")
+    if wide:
+        message = f"the model listens on {wide[0]}:{port}, though nothing here reaches it there; bind it to 127.0.0.1"
+        return [Finding("warn", "around", message), *beside]
+    return [Finding("ok", "around", "the model answers on loopback only"), *beside]
+
+
+async def _across(url: str, host: str, asked: Asked) -> list[Finding]:
+    """Look at a model across a network: from here it is reached by design, so what counts is what it asks for."""
+    found = await _answers(url, asked)
+    if found and asked.credential:
+        message = f"the model answers scoring requests without the credential that Guard adds{found}"
+        return [Finding("fail", "around", f"{message}; let it refuse those, and only Guard reach it")]
+    if found:
+        message = f"the model answers scoring requests to whoever reaches {host}, without Guard{found}"
+        return [Finding("warn", "around", f"{message}; make sure that only Guard can: a NetworkPolicy, a firewall")]
+    message = f"the model listens on {host}, which this machine reaches over a network: make sure that only Guard can"
+    return [Finding("warn", "around", message)]
+
+
+async def _answers(url: str, asked: Asked) -> str:
+    """Say which scoring request the model answers without any credential; empty when none."""
+    for method, path in asked.targets:
+        status, _ = await _http(url, method, path)
+        if status and status not in _REFUSALS:
+            return f": {method} {path} without a credential is answered with {status}"
+    return ""
+
+
+async def _ways(url: str, hosts: list[str], ways: tuple[Way, ...], level: Level) -> list[Finding]:
+    """Try the doors that model servers open."""
+    # Guard closes what else the model's own port gives, and on loopback nobody else reaches the port.
+    own = [] if is_loopback(urlsplit(url).hostname or "") else [_own_way(url, way) for way in ways if not way.port]
+    other = [_way(bracketed(host), way, level) for host in hosts for way in ways if way.port]
+    return [finding for finding in await asyncio.gather(*own, *other) if finding is not None]
+
+
+async def _own_way(url: str, way: Way) -> Finding | None:
+    status, body = await _http(url, way.method, way.path)
+    if status == 200 and re.search(way.mark, body, re.DOTALL):
+        return Finding("warn", "around", f"{url}{way.path}: {way.what} by whoever reaches it")
+    return None
+
+
+async def _way(host: str, way: Way, level: Level) -> Finding | None:
+    if not await reaches(host.strip("[]"), way.port):
+        return None
+    if way.method:
+        status, body = await _http(f"http://{host}:{way.port}", way.method, way.path)
+        there = bool(status) and re.search(way.mark, body) is not None
+    else:
+        there = await speaks_http2(host.strip("[]"), way.port)
+    if not there:
+        return None
+    message = f"{host}:{way.port} is open beside Guard: {way.what}; close it, or let nobody reach it"
+    return Finding("warn" if way.what.startswith("metrics") else level, "around", message)
+
+
+async def _http(url: str, method: str, path: str) -> tuple[int, bytes]:
+    """Ask without a credential; status 0 when there was no answer."""
+    from guard.upstream.http import HttpUpstream
+
+    # Nothing secret is sent, so it does not matter who answers; that somebody does, does.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    client = HttpUpstream(url, connect_timeout_s=1.0, max_response_bytes=2**16, ssl_context=unverified)
+    headers: Headers = [(b"content-type", b"application/json")] if method == "POST" else []
+    try:
+        reply = await client.send(method.encode(), path.encode(), headers, b"{}" if method == "POST" else b"", _LOOK_S)
+    except UpstreamError:
+        return 0, b""
+    finally:
+        await client.aclose()
+    return reply.status, reply.body
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine and nobody else's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
