@@ -90,5 +90,5 @@ def test_variables_and_metrics_on_a_page_exist(page: Path) -> None:
         flag = "--" + variable.removeprefix("GUARD_").lower().replace("_", "-")
         assert variable in source() or f'"{flag}"' in source(), variable
     for metric in set(re.findall(r"\bguard_[a-z0-9_]+[a-z0-9]\b", text)):
-        family = re.sub(r"_(sum|count|bucket)$", "", metric)
+        family = re.sub(r"_(sum|count|bucket|info)$", "", metric)
         assert metric in source() or family in source(), metric
