@@ -14,7 +14,7 @@ from guard.replay.seen import WORDS
 from guard.replay.sketched import MISSING
 
 _TOP = 10
-_OUT = 10
+_OUT = 5
 Row = tuple[str, ...]
 
 
@@ -103,7 +103,7 @@ def _clients(c: Comparison) -> Section:
     denied = sum(client.denied > 0 for client in everybody.values())
     said = (
         f"{changed:,} of {len(everybody):,} clients ({_share(changed, len(everybody))}) get another verdict at least"
-        f" once; {refused:,} are refused at least once, {denied:,} by a budget or the ladder. Clients are pseudonyms.",
+        f" once; refused at least once: {refused:,}, by a budget or the ladder: {denied:,}. Clients are pseudonyms.",
     )
     most = sorted(everybody.items(), key=lambda pair: (-pair[1].refused[1], -pair[1].changed, pair[0]))[:_TOP]
     rows = tuple(_client(name, client) for name, client in most if client.changed)
