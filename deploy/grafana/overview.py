@@ -88,7 +88,8 @@ TOP = (
         "What do honest users pay?",
         "Mean L1 distance between what the model said and what was released, over the last 30 minutes; 0 is "
         "untouched, 2 is the most. "
-        "Normal: what the policy costs, 0.06 for `balanced`. In shadow: what it would cost. Degraded clients count, too.",
+        "Normal: what the policy costs, 0.06 for `balanced`. In shadow: what it would cost. "
+        "Degraded clients count, too.",
         "stat",
         [
             Query(
@@ -265,14 +266,13 @@ PRICE = (
 PROCESS = (
     Spec(
         "Requests in flight",
-        "Against the policy's `limits.concurrency`: more are refused as overloaded (503). Normal: far below.",
+        "Share of the policy's `limits.concurrency`; at 100% more are refused as overloaded (503). Normal: far below. "
+        "If it rises with the model's latency, requests pile up behind the model.",
         "lines",
-        [
-            Query("sum(guard_requests_in_flight{GUARD})", "in flight"),
-            Query("sum(guard_requests_in_flight_limit{GUARD})", "limit"),
-        ],
-        "short",
-        runbook="failing-closed",
+        [Query("guard_requests_in_flight{GUARD} / guard_requests_in_flight_limit{GUARD}", "{{instance}}")],
+        "percentunit",
+        [(0.8, RED)],
+        "failing-closed",
     ),
     Spec(
         "How late is the event loop?",
@@ -306,11 +306,12 @@ PROCESS = (
     ),
     Spec(
         "Open files",
-        "Connections and files, and how many there may be. Normal: below half of the limit.",
+        "Connections and files, as a share of what the process may open. Normal: below half. At 100% nobody gets in.",
         "lines",
-        [Query("process_open_fds{GUARD}", "{{instance}}"), Query("min(process_max_fds{GUARD})", "limit")],
-        "short",
-        runbook="slow",
+        [Query("process_open_fds{GUARD} / process_max_fds{GUARD}", "{{instance}}")],
+        "percentunit",
+        [(0.8, RED)],
+        "slow",
     ),
     Spec(
         "Errors inside",

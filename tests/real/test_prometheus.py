@@ -111,6 +111,19 @@ def test_a_rules_query_returns_data(seen: Seen, rule: Json) -> None:
         assert seen.numbers(rule["expr"])
 
 
+def questions() -> list[Any]:
+    found: list[Any] = []
+    for page in sorted((ROOT / "docs" / "runbooks").glob("*.md")):
+        blocks = re.findall(r"```promql\n(.*?)\n```", page.read_text(), re.DOTALL)
+        found += [pytest.param(query, id=f"{page.stem}-{number}") for number, query in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("query", questions())
+def test_what_a_runbook_asks_has_an_answer(seen: Seen, query: str) -> None:
+    assert seen.numbers(query)
+
+
 def test_every_rule_is_evaluated_without_an_error(seen: Seen) -> None:
     found = [rule for group in seen.prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert len(found) == len(rules())

@@ -146,6 +146,7 @@ class Crowd:
         keys: of the accounts.
         rows: what an account asks, given randomness.
         rest_s: pause between two requests.
+        calm_s: how long they wait before they begin.
     """
 
     def __init__(
@@ -155,9 +156,10 @@ class Crowd:
         keys: list[str],
         rows: Callable[[np.random.Generator], Iterator[Floats]],
         rest_s: float,
+        calm_s: float = 0,
     ) -> None:
         self._at = urllib.parse.urlsplit(url)
-        self._route, self._rest_s = route, rest_s
+        self._route, self._rest_s, self._calm_s = route, rest_s, calm_s
         self._asked = {key: rows(np.random.default_rng([SEED, number])) for number, key in enumerate(keys)}
         self.stop = threading.Event()
         self.statuses: set[int] = set()
@@ -165,6 +167,7 @@ class Crowd:
         self.thread.start()
 
     def _run(self) -> None:
+        self.stop.wait(self._calm_s)
         for key in itertools.cycle(self._asked):
             if self.stop.wait(self._rest_s):
                 return
@@ -183,17 +186,17 @@ class Crowd:
             return answer.status
 
 
-def crowds(url: str) -> list[Crowd]:
-    """Let everybody ask."""
+def crowds(url: str, calm_s: float = 0) -> list[Crowd]:
+    """Let everybody ask; customers at once, who is up to something after `calm_s`."""
     customers = [f"customer{n}" for n in range(CUSTOMERS)]
     strangers = [f"stranger{n}" for n in range(STRANGERS)]
     thieves = [f"thief{n}" for n in range(THIEVES)]
     return [
         Crowd(url, "digits", customers, honest, 0.02),
-        Crowd(url, "digits", strangers, strange, 0.04),
-        Crowd(url, "digits", thieves, probing, 0.1),
+        Crowd(url, "digits", strangers, strange, 0.04, calm_s),
+        Crowd(url, "digits", thieves, probing, 0.1, calm_s),
         Crowd(url, "digits", ["clumsy"], partial, 0.2),
-        Crowd(url, "shadow", [*thieves, *customers[:4]], probing, 0.05),
+        Crowd(url, "shadow", [*thieves, *customers[:4]], probing, 0.05, calm_s),
         Crowd(url, "noisy", customers, honest, 0.1),
         Crowd(url, "shared", customers, few, 0.1),
         Crowd(url, "garbage", customers, few, 0.2),
@@ -316,12 +319,13 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(folder: Path, rules: str) -> Generator[Scene]:
+def scene(folder: Path, rules: str, calm_s: float = 0) -> Generator[Scene]:
     """Run everything.
 
     Args:
         folder: for all files.
         rules: the Prometheus's.
+        calm_s: how long there are customers only.
     """
     at = folder / "guard"
     at.mkdir(parents=True)
@@ -340,7 +344,7 @@ def scene(folder: Path, rules: str) -> Generator[Scene]:
         spare = stack.enter_context(guard("observe", served.url, folder / "spare", "--state", "memory:"))
         targets = [urllib.parse.urlsplit(found.admin).netloc for found in (guarded, spare)]
         seen = stack.enter_context(prometheus(folder / "prometheus", targets, rules))
-        asking = crowds(guarded.url)
+        asking = crowds(guarded.url, calm_s)
         try:
             yield Scene(guarded, spare, seen, state, at, asking)
         finally:
