@@ -72,6 +72,8 @@ class Notes:
             return "Redis was away"
         if status in (502, 504) and (route == "faulty" or self.failing("model")):
             return f"the model failed ({status})"
+        if status == 502 and said == "upstream closed the connection before its response was complete":
+            return "the model closed a connection that was kept (502)"  # the broken model `closing` does, unasked
         if status == 503 and route == "faulty" and said == "the model is busy":
             return "the model was busy"
         if status == 429 and kind == "limited":
