@@ -10,13 +10,13 @@ import asyncio
 import ipaddress
 import re
 import ssl
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from guard.cli.findings import Finding, Level
-from guard.cli.sockets import bound, own_addresses, reaches, speaks_http2
+from guard.cli.sockets import bound, own_addresses, reaches, resolved, speaks_http2
 from guard.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ async def around_findings(
     addresses: Callable[[], list[str]] | None = None,
     own: Iterable[int] = (),
     ways: tuple[Way, ...] = WAYS,
+    resolve: Callable[[str], list[str]] = resolved,
 ) -> list[Finding]:
     """Nobody else reaches the model without Guard, as far as can be seen from here.
 
@@ -107,20 +108,24 @@ async def around_findings(
         addresses: gives this machine's addresses other than loopback.
         own: Guard's own ports.
         ways: what else is tried.
+        resolve: returns a host's addresses.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     tried = tuple(way for way in ways if way.port not in (port, *own))
-    if not is_loopback(host):
-        return [*await _across(url, host, asked), *await _ways(url, [host], tried, "warn")]
+    if not all(map(is_loopback, await asyncio.to_thread(resolve, host) or [host])):
+        # Guard closes what else the model's own port gives, but whoever reaches the port has it.
+        own_port = [_own_way(url, way) for way in ways if not way.port]
+        found = await asyncio.gather(*own_port, *_ways([host], tried))
+        return [*await _across(url, host, asked), *_at("warn", found)]
     others = (addresses or own_addresses)()
     for address in others:
         if await reaches(address, port):
             found = await _answers(f"{parts.scheme}://{bracketed(address)}:{port}{parts.path.rstrip('/')}", asked)
             message = f"the model also answers on {address}:{port}, around Guard{found}; bind it to 127.0.0.1"
-            return [Finding("fail", "around", message), *await _ways(url, others, tried, "fail")]
+            return [Finding("fail", "around", message), *_at("fail", await asyncio.gather(*_ways(others, tried)))]
     wide = [] if addresses else bound(port)
-    beside = await _ways(url, others, tried, "fail")
+    beside = _at("fail", await asyncio.gather(*_ways(others, tried)))
     if wide:
         message = f"the model listens on {wide[0]}:{port}, though nothing here reaches it there; bind it to 127.0.0.1"
         return [Finding("warn", "around", message), *beside]
@@ -149,22 +154,24 @@ async def _answers(url: str, asked: Asked) -> str:
     return ""
 
 
-async def _ways(url: str, hosts: list[str], ways: tuple[Way, ...], level: Level) -> list[Finding]:
+def _ways(hosts: list[str], ways: tuple[Way, ...]) -> list[Coroutine[None, None, Finding | None]]:
     """Try the doors that model servers open."""
-    # Guard closes what else the model's own port gives, and on loopback nobody else reaches the port.
-    own = [] if is_loopback(urlsplit(url).hostname or "") else [_own_way(url, way) for way in ways if not way.port]
-    other = [_way(bracketed(host), way, level) for host in hosts for way in ways if way.port]
-    return [finding for finding in await asyncio.gather(*own, *other) if finding is not None]
+    return [_way(bracketed(host), way) for host in hosts for way in ways if way.port]
+
+
+def _at(level: Level, findings: Iterable[Finding | None]) -> list[Finding]:
+    """Return what was found, at most as bad as `level`."""
+    return [replace(f, level=level if f.level == "fail" else f.level) for f in findings if f is not None]
 
 
 async def _own_way(url: str, way: Way) -> Finding | None:
     status, body = await _http(url, way.method, way.path)
     if status == 200 and re.search(way.mark, body, re.DOTALL):
-        return Finding("warn", "around", f"{url}{way.path}: {way.what} by whoever reaches it")
+        return Finding("fail", "around", f"{url}{way.path}: {way.what} by whoever reaches it")
     return None
 
 
-async def _way(host: str, way: Way, level: Level) -> Finding | None:
+async def _way(host: str, way: Way) -> Finding | None:
     if not await reaches(host.strip("[]"), way.port):
         return None
     if way.method:
@@ -175,7 +182,7 @@ async def _way(host: str, way: Way, level: Level) -> Finding | None:
     if not there:
         return None
     message = f"{host}:{way.port} is open beside Guard: {way.what}; close it, or let nobody reach it"
-    return Finding("warn" if way.what.startswith("metrics") else level, "around", message)
+    return Finding("warn" if way.what.startswith("metrics") else "fail", "around", message)
 
 
 async def _http(url: str, method: str, path: str) -> tuple[int, bytes]:
@@ -198,11 +205,13 @@ async def _http(url: str, method: str, path: str) -> tuple[int, bytes]:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine and nobody else's."""
+    """Say whether an address, or the usual name, is this machine's own and leads nowhere else."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        # What connects to the unspecified address connects to itself.
+        return address.is_loopback or address.is_unspecified
     except ValueError:
-        return False
+        return host == "localhost"
 
 
 def bracketed(host: str) -> str:

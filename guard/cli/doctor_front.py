@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from guard.cli.doctor_around import is_loopback
 from guard.cli.findings import Finding, Level
-from guard.cli.serve_options import address, check_audit, tls_of, token_of, tracing_of
+from guard.cli.serve_options import LOOPBACK, address, check_audit, tls_of, token_of, tracing_of
 from guard.cli.sockets import reaches
 from guard.errors import GuardError
 
@@ -62,7 +61,7 @@ def _plain_findings(listen: str) -> list[Finding]:
         host, _ = address(listen, "--listen")
     except ValueError as error:
         return [Finding("fail", "listen", str(error))]
-    if is_loopback(host):
+    if host in LOOPBACK:
         return []
     message = (
         f"{listen} speaks plain HTTP: whoever is on the way reads inputs and credentials, unless something in front of "

@@ -29,6 +29,13 @@ def own_addresses() -> list[str]:
     return sorted(a for a in found if not ipaddress.ip_address(a.split("%")[0]).is_loopback)
 
 
+def resolved(host: str) -> list[str]:
+    """Return a host's addresses; none when its name is not known."""
+    with contextlib.suppress(OSError):
+        return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None)})
+    return []
+
+
 async def reaches(host: str, port: int) -> bool:
     """Say whether a TCP connection to host and port is accepted."""
     try:
