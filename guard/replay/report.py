@@ -72,6 +72,10 @@ def _about(result: Result) -> Section:
         for name, plan in ((c.old.name, old), (c.new.name, new))
         if plan is not None and any(route.mode == "shadow" for route in plan.routes)
     ]
+    if 2 * c.new.reasons["closed"] > c.requests:
+        said.append(
+            f"Most of it is closed under {c.new.name}: is --api what was recorded, and does a route open its paths?"
+        )
     return Section("What was replayed", tuple(said))
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 import pytest
 from pydantic import ValidationError
 
+from guard.detectors.profile import encode
 from guard.errors import PolicyError
 from guard.policy.compile import compile_policy
 from guard.policy.gates import AttackName, MetricName
@@ -21,6 +22,7 @@ from guard.policy.reference import json_schema
 from guard.policy.schema import Policy
 from guard.replay.change_words import shown
 from guard.replay.changes import Difference, Version, difference
+from tests.support.profiles import a_profile
 
 BASE = """version: 1
 name: base
@@ -166,6 +168,21 @@ def test_another_path_with_the_same_keys_is_neither(tmp_path: Path) -> None:
     (tmp_path / "others").write_text("")
     found = edit(tmp_path, ("keys_file: keys", "keys_file: others"))
     assert [change.way for change in found.changes] == ["neutral"]
+
+
+def test_profiles_are_compared_by_what_they_hold(tmp_path: Path) -> None:
+    base = "version: 1\nroutes:\n  - detectors: [{kind: repeats}]\n"
+    for name, clients in (("a", 40), ("same", 40), ("other", 50)):
+        (tmp_path / f"{name}.json").write_bytes(encode(replace(a_profile(), clients=clients)))
+    none, a, same, other = (
+        version(tmp_path, base + (f"    profile: {name}.json\n" if name else ""), f"{name or 'none'}.yaml")
+        for name in ("", "a", "same", "other")
+    )
+    told = [difference(*pair).changes for pair in ((none, a), (a, none), (a, same), (a, other))]
+    assert [changes[0].way for changes in told] == ["stricter", "looser", "neutral", "unclear"]
+    assert "is the same: digest" in told[2][0].said
+    assert "of 50 clients" in told[3][0].said
+    assert any("evidence against clients is counted anew" in said for said in difference(none, a).consequences)
 
 
 def leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

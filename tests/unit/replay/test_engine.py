@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from guard.detectors import DETECTORS
+from guard.detectors.base import Features, Sample
+from guard.detectors.profile import encode
+from guard.detectors.sketch import Sketch
 from guard.evidence.bodies import Asked, Said
 from guard.model.exchange import Reply
 from guard.replay.engine import Engine
@@ -17,6 +22,7 @@ from guard.replay.sketched import MISSING, decimals
 from guard.replay.traffic import Nothing, ReplayError, Wanted
 from guard.telemetry.recorder import NameKey, Recorder
 from tests.support.fakes import Seen as Asking
+from tests.support.profiles import a_profile
 from tests.support.replays import (
     REAL,
     Sent,
@@ -185,6 +191,35 @@ def test_long_vectors_and_texts_count_by_their_sketches(tmp_path: Path) -> None:
     assert set(engine.missing) <= set(MISSING)
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_sketches_are_held_against_a_profile_that_was_made_of_their_like(tmp_path: Path, own: bool) -> None:
+    rng = np.random.default_rng(4)
+    directory = record(tmp_path, [Sent(1, rng.normal(size=(4, 100)).round(3)) for _ in range(24)])
+    traffic = list(open_traffic([directory], "sketches", Wanted()))
+    assert not isinstance(traffic[0], Asked)
+    sketch = Sketch.model_validate(traffic[0].header.sketch)
+    honest_rows = [Features(np.zeros((40, 9), dtype=np.uint32), rng.normal(size=(40, 64)), True) for _ in range(8)]
+    learnt = DETECTORS["mahalanobis"](kind="mahalanobis").learn(Sample(honest_rows, [None] * 8, 0))
+    profile = replace(
+        a_profile(64),
+        sketch=sketch if own else sketch.model_copy(update={"salt": "00" * 16}),
+        mean=np.full(64, -50.0),  # so that nobody here looks like them
+        references={"repeats": {}, "mahalanobis": learnt},
+    )
+    (tmp_path / "p.json").write_bytes(encode(profile))
+    text = "version: 1\nroutes:\n  - detectors: [{kind: repeats}, {kind: mahalanobis}]\n    profile: p.json\n"
+    (whole, exact), (part, engine) = (
+        engine_sees(directory, policy_file(tmp_path, text), kind) for kind in ("bodies", "sketches")
+    )
+    assert engine.missing["vectors"] == (0 if own else 96)
+    assert exact.missing["vectors"] == 0
+    if own:
+        assert [one and (one.word, one.entered, one.spoke) for one in whole] == [
+            one and (one.word, one.entered, one.spoke) for one in part
+        ]
+        assert any(one.spoke for one in part if one is not None)
+
+
 def test_a_mechanism_of_differential_privacy_is_replayed_from_bodies_alone(tmp_path: Path) -> None:
     directory = record(tmp_path, some(2))
     text = (
@@ -224,6 +259,21 @@ def test_a_mechanism_of_differential_privacy_is_replayed_from_bodies_alone(tmp_p
 
     spent = asyncio.run(spend())
     assert (spent[0], spent[-1]) == ("allow", "deny")
+
+
+def test_each_model_of_an_ensemble_is_recorded_and_asked_again(tmp_path: Path) -> None:
+    text = "version: 1\nroutes:\n  - outputs: {kind: probabilities}\n    ensemble: {aggregate: mean, quorum: 2}\n"
+    directory = record(tmp_path, some(3), text)
+    asked = [request for request in open_traffic([directory], "bodies", Wanted()) if isinstance(request, Asked)]
+    assert [len(one.said) for one in asked] == [2, 2, 2]
+    assert {one.mode for one in asked} == {"enforce"}
+    assert words(directory, policy_file(tmp_path, text)) == {"allow": 3}
+    _, engine = engine_sees(directory, "balanced")
+    assert engine.skipped == {"recorded from several models": 3}
+    result = compared(directory, policy_file(tmp_path, text))
+    assert result.enforced == 3
+    _, sketched = engine_sees(directory, "balanced", "sketches")
+    assert sketched.missing["enforced"] == 12
 
 
 def test_two_policies_are_compared_request_by_request(recorded: Path, tmp_path: Path) -> None:
