@@ -69,7 +69,7 @@ class Keys:
     """
 
     def __init__(self, verifies: Verifies, trusted: frozenset[str] = frozenset()) -> None:
-        self._verifies = verifies
+        self.verifies = verifies
         self.trusted = trusted
         self.seen: set[str] = set()
 
@@ -82,7 +82,7 @@ class Keys:
             return "its signature is missing or damaged"
         if self.trusted and key not in self.trusted:
             return f"it is signed with another key, {key}"
-        if not self._verifies(key, parts[1], parts[0]):
+        if not self.verifies(key, parts[1], parts[0]):
             return "its signature is forged, or it was changed"
         self.seen.add(key)
         return None
@@ -226,19 +226,20 @@ class Checker:
         said = _loads(line)
         if place.kind in SIGNED:
             objection = self._keys.objection(line)
-            if objection is None and self.log and said.get("log") != self.log:
+            self.log = self.log or str(said.get("log", ""))
+            if objection is None and said.get("log") != self.log:
                 objection = "it belongs to another log"
             if objection is not None:
                 self._problem(here.file, here.number, here.seq, f"{place.kind} line, seq {here.seq}: {objection}")
                 return
-            self.log = str(said.get("log", ""))
             self.signed_to = here.seq
         if place.kind == "start":
             self._started(here, said)
         elif place.kind == "rotate" and isinstance(said.get("oldest"), int):
             self._oldest = said["oldest"]
         elif place.kind == "lost":
-            self._note(f"seq {here.seq}: {said.get('entries')} entries were lost before it: the buffer was full")
+            lost = f"{said.get('entries')} entries were lost about here, {said.get('refused')} of them of refusals"
+            self._note(f"seq {here.seq}: {lost}: the buffer was full")
 
     def _started(self, here: _Line, said: Object) -> None:
         """Note how the guard that started found the log."""
@@ -250,9 +251,11 @@ class Checker:
             what = f"{unsigned} lines before it were never signed" if unsigned else "no line was left unsigned"
             rest = f", {torn} bytes of an unfinished line were removed" if torn else ""
             self._note(f"seq {here.seq}: the guard before had not ended in order: {what}{rest}")
-        elif state.get("state") == "mismatch":
-            text = f"seq {here.seq}: the guard that started here found: {state.get('problem')}"
-            self._problem(here.file, here.number, here.seq, text)
+        elif state.get("state") == "other_key" and state.get("key") in self._keys.trusted:
+            self._note(f"seq {here.seq}: from here on another key signs")
+        elif state.get("state") in ("mismatch", "other_key"):
+            text = state.get("problem") or f"a log that the key {state.get('key')} had signed"
+            self._problem(here.file, here.number, here.seq, f"seq {here.seq}: the guard that started here found {text}")
 
     def finish(self) -> None:
         """Hold the end to the head, and the beginning to what rotation says of it."""

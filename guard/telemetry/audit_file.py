@@ -39,7 +39,8 @@ class Origin(NamedTuple):
         chain: its end.
         log: the log's id; empty for one that begins.
         found: for the start line: `state` is `new`, `clean`, `crash` (with `unsigned` lines and `torn_bytes`) or
-            `mismatch` (with the `problem`).
+            `mismatch` (with the `problem`), `other_key` (with the `key`: Guard's secret has changed, or somebody else
+            has written it).
     """
 
     chain: Chain
@@ -101,12 +102,10 @@ class AuditFile:
         """Check what is there against its head, and find where the chain goes on."""
         newest = [*rotated(self.path), self.path]
         files = [path for path in newest if path.stat().st_size][-1:]
-        head: Head | str | None = None
-        with contextlib.suppress(FileNotFoundError):
-            head = read_head(self.head.read_bytes(), self._keys)
+        head, keys = self._read_head()
         if not files and head is None:
             return Origin(Chain(), "", {"state": "new"})
-        checker = Checker(self._keys, head if isinstance(head, Head) else None, whole=False)
+        checker = Checker(keys, head if isinstance(head, Head) else None, whole=False)
         for path in files:
             for number, raw in lines_of(path):
                 checker.feed(path.name, number, raw)
@@ -116,6 +115,9 @@ class AuditFile:
         if problem:
             log.error("audit log %s: %s", self.path, problem)
             found: dict[str, object] = {"state": "mismatch", "problem": problem}
+        elif isinstance(head, Head) and keys is not self._keys:
+            log.warning("audit log %s: another key has signed it; from here on this guard's does", self.path)
+            found = {"state": "other_key", "key": head.key}
         elif checker.last_kind == "stop" and not checker.torn and isinstance(head, Head) and head.seq == checker.seq:
             found = {"state": "clean"}
         else:
@@ -123,6 +125,16 @@ class AuditFile:
             found = {"state": "crash", "unsigned": checker.seq - signed, "torn_bytes": checker.torn}
         seq = max(checker.seq, head.seq) if isinstance(head, Head) else checker.seq
         return Origin(Chain(seq, checker.last if checker.seq else BEGIN), checker.log, found)
+
+    def _read_head(self) -> tuple[Head | str | None, Keys]:
+        """Return the head, or what is wrong with it, and whose signatures count: another's where another signed it."""
+        try:
+            data = self.head.read_bytes()
+        except FileNotFoundError:
+            return None, self._keys
+        head, anyone = read_head(data, self._keys), Keys(self._keys.verifies)
+        other = head if isinstance(head, Head) else read_head(data, anyone)
+        return (other, anyone) if other is not head and isinstance(other, Head) else (head, self._keys)
 
     def _cut(self, checker: Checker) -> None:
         """Remove what was left of an unfinished line."""

@@ -29,7 +29,7 @@ from guard.model.exchange import Reply
 from guard.model.prediction import Answer, Prediction
 from guard.proxy.audit import open_audit
 from guard.proxy.decisions import decision_of
-from guard.telemetry.audit_log import GATHER_S
+from guard.telemetry.audit_log import PACE
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.pseudonyms import Pseudonyms
 from tests.support.fakes import SECRET, Guarded, Seen
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from guard.proxy.handler import Handler
 
 FEATURES, CLASSES, CLIENTS = 64, 10, 100
+GATHER_S = PACE.gather_s
 ROUNDS, REQUESTS, PIECE = 15, 1000, 50
 RATES = (200, 2000)
 GOAL_US = 15.0
