@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 Json = Any  # Any: JSON
-CONFIDENTIAL = ("guard_secret", "guard_admin_token", "guard_keys", "grafana_password")
+CONFIDENTIAL = ("noise_secret", "admin_token", "api_keys", "grafana_password")
 ROW = infer([float(pixel % 17) for pixel in range(64)])
 
 
@@ -166,8 +166,8 @@ def guard_env(deploy: Path, services: dict[str, Json], folder: Path, model: int,
     for name in ("GUARD_POLICY", "GUARD_SECRET_FILE", "GUARD_ADMIN_TOKEN_FILE"):
         env[name] = str(mounted(deploy, service, env[name]))
     policy = Path(env["GUARD_POLICY"])
-    keys = str(mounted(deploy, service, "/run/secrets/guard_keys"))
-    policy.write_text(policy.read_text().replace("/run/secrets/guard_keys", keys))
+    keys = str(mounted(deploy, service, "/run/secrets/api_keys"))
+    policy.write_text(policy.read_text().replace("/run/secrets/api_keys", keys))
     env["GUARD_UPSTREAM"] = env["GUARD_UPSTREAM"].replace("model:8080", f"127.0.0.1:{model}")
     env["GUARD_STATE"] = env["GUARD_STATE"].replace("redis:6379", f"127.0.0.1:{ledger}")
     env["GUARD_AUDIT"] = env["GUARD_AUDIT"].replace("/var/lib/guard", str(folder))
@@ -228,7 +228,7 @@ def stack(deploy: Path, services: dict[str, Json], tmp_path_factory: pytest.Temp
         stack = Stack(
             guard,
             (deploy / "key").read_text(),
-            (deploy / "secrets" / "guard_admin_token").read_text(),
+            (deploy / "secrets" / "admin_token").read_text(),
             f"http://127.0.0.1:{watcher}",
             ledger,
         )
@@ -265,7 +265,7 @@ async def test_prometheus_scrapes_guard_with_the_mounted_token(stack: Stack) -> 
 
 def test_doctor_finds_nothing_wrong_with_the_ledger(stack: Stack, deploy: Path) -> None:
     options = ["--policy", str(deploy / "policy" / "policy.yaml"), "--state", f"redis://127.0.0.1:{stack.ledger}"]
-    options += ["--secret-file", str(deploy / "secrets" / "guard_secret")]
+    options += ["--secret-file", str(deploy / "secrets" / "noise_secret")]
     command = [sys.executable, "-m", "guard", "doctor", *options]
     done = subprocess.run(command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, check=False)
     findings = [

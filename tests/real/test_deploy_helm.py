@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +272,14 @@ def test_the_schema_names_exactly_the_values_that_there_are() -> None:
             value = value[name]
         assert node["additionalProperties"] is False, path
         assert set(node["properties"]) - {"global"} == set(value), path
+
+
+def test_the_values_on_the_page_work() -> None:
+    blocks = re.findall(r"```yaml[^\n]*\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    shown = [block for block in blocks if "existingSecret" in block]
+    assert len(shown) == 2
+    for values in shown:
+        assert one(render(values), "Deployment")
 
 
 def test_notes_say_what_to_look_at_and_warn_of_budgets_that_a_restart_gives_back() -> None:
