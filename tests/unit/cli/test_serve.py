@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -60,6 +61,15 @@ BASE = [*NO_MODEL, "--upstream", "http://127.0.0.1:1"]
         (["--policy", "observe"], 2, "--upstream is missing"),
         ([*BASE, "--listen", "9000"], 2, "--listen must be HOST:PORT"),
         ([*BASE, "--admin", "0.0.0.0:9001"], 2, "off loopback it needs"),
+        ([*BASE, "--admin", "[::]:9001"], 2, "off loopback it needs"),
+        ([*BASE, "--admin-token-file", "/nowhere"], 2, "/nowhere"),
+        ([*BASE, "--admin-token-file", "/dev/null"], 2, "at least 16 characters"),
+        ([*BASE, "--admin-token-file", sys.executable], 2, "is no text"),
+        ([*BASE, "--tls-cert", "cert.pem"], 2, "needs both --tls-cert and --tls-key"),
+        ([*BASE, "--tls-client-ca", "ca.pem"], 2, "needs both --tls-cert and --tls-key"),
+        ([*BASE, "--admin-tls"], 2, "needs both --tls-cert and --tls-key"),
+        ([*BASE, "--tls-cert", "a", "--tls-key", "b", "--tls-client-required"], 2, "needs --tls-client-ca"),
+        ([*BASE, "--tls-cert", "/nowhere", "--tls-key", "/nowhere"], 2, "/nowhere cannot be read"),
         ([*NO_MODEL, "--upstream", "127.0.0.1:8080"], 2, "--upstream must be http://"),
         ([*NO_MODEL, "--upstream", "ftp://model"], 2, "--upstream must be http://"),
         ([*NO_MODEL, "--upstream", "http://127.0.0.1:9000"], 2, "round in circles"),
@@ -170,3 +180,27 @@ def test_warnings_of_the_policy_are_told_at_start_up(tmp_path: Path) -> None:
         assert reply.status == 503
         assert reply.json["checks"]["state"] == {"ok": True}
         assert reply.json["checks"]["upstream"]["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--tracing-limit", "0"), ("--tracing-limit", "many"), ("--log-level", "loud"), ("--log-format", "xml")],
+)
+def test_values_that_are_none_are_told(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *BASE, option, value]) == 2
+    assert option in capsys.readouterr().err
+
+
+def test_a_log_of_json_is_json_from_the_first_line(tmp_path: Path) -> None:
+    options = ("--api", "open_inference", "--log-format", "json", "--admin-token-file", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("a-token-of-the-admin-listener")
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nidentity: [{kind: client_certificate}]\nroutes: [{api: open_inference}]\n"
+    )
+    with guard(tmp_path / "policy.yaml", f"http://127.0.0.1:{free_port()}", tmp_path, *options) as running:
+        running.running.send_signal(signal.SIGTERM)
+        assert running.running.wait(20) == 0
+    told = [json.loads(line) for line in running.log.read_text().splitlines()]
+    assert any("names nobody" in line["event"] for line in told)
+    assert "is guarded on http://127.0.0.1:" in told[-1]["event"]
+    assert "a-token-of-the-admin-listener" not in running.log.read_text()
