@@ -156,12 +156,10 @@ async def serve(settings: Settings) -> None:
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = drain_s(active.plan.limits)
     server = Listener(config)
-    servers = [server.serve(sockets=[listener])]
-    stop = [server]
+    stop, sockets = [server], [listener]
     if admin_listener is not None:
-        page = _admin_page(plans, metrics, state, upstream, handler, settings)
-        servers.append(page.serve(sockets=[admin_listener]))
-        stop.append(page)
+        stop.append(_admin_page(plans, metrics, state, upstream, handler, settings))
+        sockets.append(admin_listener)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stop)
@@ -179,7 +177,7 @@ async def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         settings.ready(listener.getsockname()[:2], admin_listener.getsockname()[:2] if admin_listener else None)
-        await asyncio.gather(*servers)
+        await asyncio.gather(*[one.serve(sockets=[sock]) for one, sock in zip(stop, sockets, strict=True)])
     finally:
         for task in background:
             task.cancel()
