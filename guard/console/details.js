@@ -144,6 +144,9 @@ export function showSelftest(holder, found) {
     if (report.problem !== undefined) return [make("p", { class: "notice bad" }, report.problem)];
     const same = report.digest === found.policy.digest;
     const { gates } = report;
+    const gated = gates.passed + gates.failed + gates.unresolved > 0;
+    const verdict = !gated ? badge("not gated", "no gates") : badge(report.passed ? "passed" : "failed", report.passed ? "passed" : report.partial ? "interrupted" : "not passed");
+    const outcome = gated ? `${plural(gates.passed, "gate")} held, ${count(gates.failed)} not held, ${count(gates.unresolved)} unresolved.` : "The policy has no gates: the figures are measured, and held to no limit.";
     const rows = make("div", {});
     table(rows, "Attacks of the last self-test", [
       ["attack", "words", (row) => [row.title, make("span", { class: "sub" }, `on ${row.victim}, ${count(row.queries)} queries`)]],
@@ -151,11 +154,10 @@ export function showSelftest(holder, found) {
       ["measured by", "words", (row) => METRICS(row.metric)],
       ["undefended", "number", (row) => figure(row.undefended)],
       ["through Guard, strongest attacker", "number", (row) => make("strong", {}, figure(row.adaptive ?? row.defended))],
-      ["floors", "words", (row) => Object.entries(row.floors).map(([name, one]) => make("span", { class: "sub" }, `${METRICS(name)} ${figure(one)}`))],
+      ["floors", "words at", (row) => Object.entries(row.floors).map(([name, one]) => make("span", { class: "sub" }, `${METRICS(name)} ${figure(one)}`))],
     ], report.attacks, (row) => row.name + row.victim);
     return [
-      make("p", { class: "verdict" }, badge(report.passed ? "passed" : "failed", report.passed ? "passed" : report.partial ? "interrupted" : "not passed"),
-        ` ${plural(gates.passed, "gate")} held, ${count(gates.failed)} not held, ${count(gates.unresolved)} unresolved. `, when(Date.parse(report.started) / 1000, true), `, ${report.mode}, against ${report.target}, route ${report.route}.`),
+      make("p", { class: "verdict" }, verdict, ` ${outcome} `, when(Date.parse(report.started) / 1000, true), `, ${report.mode}, against ${report.target}, route ${report.route}.`),
       make("p", { class: same ? "hint" : "notice warn" }, same ? "It tested the policy that is in force. " : "△ It tested another policy than the one in force: ", code(report.digest.slice(0, 12), report.digest), same ? "" : `, named ${report.policy}. Run guard selftest again.`),
       report.failed.length ? make("div", {}, make("h3", {}, "Gates that do not hold"), items(report.failed.map((gate) => `${METRICS(gate.subject)}: ${METRICS(gate.metric)} is ${gate.value === null ? "unknown" : precise(gate.value)}, and must be at ${gate.bound === "min" ? "least" : "most"} ${precise(gate.limit)}${gate.reason ? ` (${gate.reason})` : ""}`))) : "",
       rows,

@@ -52,7 +52,7 @@ export const rate = (n) => `${short(n)}/s`;
 
 /** Write milliseconds with a unit that fits. */
 export function ms(n) {
-  if (n === null || n === undefined) return "none";
+  if (n === null || n === undefined) return "–";
   if (n >= 9999) return "over 10 s";
   return n >= 1000 ? `${(n / 1000).toFixed(2)} s` : n >= 1 ? `${short(n)} ms` : `${Math.round(n * 1000)} µs`;
 }

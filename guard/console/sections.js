@@ -140,7 +140,7 @@ function showLatency(latency, ages) {
   put(part(holder, "chart"), latency, () => [
     figures(["Guard, median", ms(latency.added.p50_ms)], ["Guard, 99th percentile", ms(latency.added.p99_ms)], ["model, median", ms(latency.upstream.p50_ms)]),
     chart("Time that Guard adds to a request, over the last minutes",
-      `In the last minute the median was ${ms(latency.added.p50_ms)} and the 99th percentile ${ms(latency.added.p99_ms)}. The table below has the figures.`,
+      latency.added.n === 0 ? "There was no request in the last minute." : `In the last minute the median was ${ms(latency.added.p50_ms)} and the 99th percentile ${ms(latency.added.p99_ms)}. The table below has the figures.`,
       [{ name: "median", kind: "plain", values: latency.p50_ms }, { name: "99th percentile", kind: "dashed", values: latency.p99_ms }], ages, ms),
   ]);
   table(part(holder, "table"), "Latency over the last minute", [

@@ -25,6 +25,12 @@ pytestmark = pytest.mark.real
 SECTIONS = ("traffic", "latency", "ladder", "routes", "clients", "budgets", "recent", "policy", "selftest")
 TOKEN = "a-token-of-24-characters"
 LIVE = "document.querySelector('#updated').textContent.startsWith('live')"
+BEYOND_PANEL = """
+const beyond = (panel, one) => one.getBoundingClientRect().right > panel.getBoundingClientRect().right;
+return [...document.querySelectorAll(".panel, .tile")].flatMap((panel) => [...panel.querySelectorAll("*")]
+    .filter((one) => one.checkVisibility() && !one.parentElement.closest(".scroll, pre, .unseen") && beyond(panel, one))
+    .map((one) => `${panel.id}: ${one.tagName} ${one.textContent.slice(0, 40)}`));
+"""
 Json = Any  # Any: JSON
 
 
@@ -291,9 +297,10 @@ def test_every_text_stands_out_in_both_themes(scene: Scene, scheme: Scheme) -> N
 def test_nothing_is_wider_than_a_phone_or_a_page_at_twice_its_size(scene: Scene) -> None:
     page = scene.browser
     page.js("document.querySelectorAll('details').forEach((one) => one.open = true)")
-    for width in (320, 390, 720, 1440):
+    for width in (320, 390, 720, 1024, 1280, 1440):
         page.viewport(width, 800, mobile=width < 400)
         assert page.js("return document.documentElement.scrollWidth") <= width
+        assert page.js(BEYOND_PANEL) == []
     page.viewport(720, 450)  # what a window of 1440 shows at 200%
     page.js("document.documentElement.style.fontSize = '200%'")
     assert page.js("return document.documentElement.scrollWidth") <= 720

@@ -47,8 +47,8 @@ ROUTES = """
     defences: [{kind: round, decimals: 2}]
     budgets:
       - {kind: rows, per: client, limit: 20000, window: 24h, then: deny}
-      - {kind: information, per: group, graded_answers: 3000, window: 24h, then: label_only}
-      - {kind: rows, per: model, limit: 50000, window: 24h, then: deny}
+      - {kind: information, per: group, graded_answers: 20000, window: 24h, then: label_only}
+      - {kind: rows, per: model, limit: 200000, window: 24h, then: deny}
     exceptions:
       - {client: customer0, skip: [repeats], until: 2099-01-31, reason: "NASTY"}
   - name: pricing
@@ -68,6 +68,14 @@ ROUTES = """
     privacy: {claim: dp, unit: training_record, adjacency: replace_one, sensitivity: auto, accept_lost_writes: a laptop}
     defences: [{kind: dp_gaussian, noise_multiplier: 8.0}]
     budgets: [{kind: privacy, per: model, epsilon: 8, delta: 1.0e-5}]
+"""
+
+GATES = """
+selftest:
+  gates:
+    - {attack: equation_solving_softmax, metric: surrogate_l1, min: 0.005}
+    - {attack: membership_threshold, metric: auc, max: 0.75}
+    - {utility: top1_changed, max: 0.0}
 """
 
 
@@ -123,7 +131,7 @@ def write_policy(folder: Path, *, name: str = "bank", mode: str = "enforce", pri
         .replace("MODE", pricing)
     )
     identity = f"[{{kind: api_key, header: x-api-key, keys_file: {keys}}}]"
-    file.write_text(f"version: 1\nname: {json.dumps(name)}\nmode: {mode}\nidentity: {identity}\nroutes:{routes}")
+    file.write_text(f"version: 1\nname: {json.dumps(name)}\nmode: {mode}\nidentity: {identity}\nroutes:{routes}{GATES}")
     return file
 
 
