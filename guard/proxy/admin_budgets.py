@@ -61,9 +61,10 @@ class Reading(NamedTuple):
     @property
     def left(self) -> float:
         """The share that is left; 1 where there is no limit to know."""
-        if self.closed:
-            return 0.0
-        return 1.0 if not self.limit or self.limit < 0 else max(0.0, 1.0 - self.spent / self.limit)
+        if self.limit is None:
+            return 0.0 if self.closed else 1.0
+        # A migration may have left a limit of nothing.
+        return 0.0 if self.closed or self.limit <= 0 else max(0.0, 1.0 - self.spent / self.limit)
 
 
 class BudgetReadings:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from starlette.applications import Starlette
 
+from guard.budgets import Rows
 from guard.errors import StateError
 from guard.model.client import Client
 from guard.model.exchange import Reply
 from guard.model.ledger import Charge, Spend
 from guard.ports import Headers
 from guard.proxy.admin import admin_app
-from guard.proxy.admin_budgets import AT_ONCE, KEPT, BudgetReadings
+from guard.proxy.admin_budgets import AT_ONCE, KEPT, BudgetReadings, Reading
 from guard.proxy.admin_console import CSP, FILES
 from guard.proxy.admin_live import Live
 from guard.proxy.clients import CROWD
@@ -222,6 +223,22 @@ async def test_another_policy_begins_with_nothing_known(bench: Bench) -> None:
     after = (await bench.document())["budgets"]["lowest"]
     assert [b["answers"] for b in before if b["per"] == "client"] == [1000]
     assert [b["answers"] for b in after if b["per"] == "client"] == [10]
+
+
+@pytest.mark.parametrize(
+    ("limit", "closed", "left"),
+    [
+        (None, False, 1.0),
+        (None, True, 0.0),
+        (100, False, 0.6),
+        (100, True, 0.0),
+        (30, False, 0.0),
+        (0, False, 0.0),
+        (-5, False, 0.0),
+    ],
+)
+def test_what_is_left_of_a_counter(limit: int | None, closed: bool, left: float) -> None:
+    assert Reading(Rows(limit=100), "fraud", 40, limit, 0, closed).left == pytest.approx(left)
 
 
 async def test_a_policy_without_budgets_says_so(tmp_path: Path) -> None:
