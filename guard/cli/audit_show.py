@@ -98,8 +98,16 @@ def run_show(args: argparse.Namespace) -> int:
     """Show the entries of a log, print a summary and return the exit code."""
     try:
         wanted = Wanted(args, _pseudonym(args), datetime.now(UTC))
+        return _show(args, wanted)
     except ValueError as error:
         return fail(str(error))
+    except BrokenPipeError:
+        raise  # whoever reads what is shown has seen enough
+    except OSError as error:
+        return fail(f"{error.filename or args.path} cannot be read: {error.strerror}", code=Exit.UNREACHABLE)
+
+
+def _show(args: argparse.Namespace, wanted: Wanted) -> int:
     table = args.format == "table"
     verdicts: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()

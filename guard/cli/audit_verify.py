@@ -84,7 +84,7 @@ def _head(path: Path, keys: Keys) -> tuple[Head | None, str]:
 
     It is read before the log: a guard that writes meanwhile only adds to what it names.
     """
-    head_path = path.with_name(path.name + ".head")
+    head_path = Path(f"{path}.head")
     try:
         with head_path.open("rb") as file:
             head = read_head(file.read(_MOST_HEAD), keys)

@@ -121,7 +121,7 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
         made["changed"] = [
             {"defence": s.kind, "mode": s.mode}
             if private
-            else {"defence": s.kind, "mode": s.mode, "l1_below": _coarse(s.score_shift_l1), "labels": s.top1_changed}
+            else {"defence": s.kind, "mode": s.mode, "l1_below": coarse(s.score_shift_l1), "labels": s.top1_changed}
             for s in x.report.steps
         ]
     return made
@@ -132,7 +132,7 @@ def policy_of(plan: Plan, now_s: float) -> Object:
     return {"kind": "policy", "time": _instant(now_s), "name": plan.name, "mode": plan.mode, "policy": plan.digest}
 
 
-def _coarse(shift: float) -> float:
+def coarse(shift: float) -> float:
     """Return the least power of ten, from 0.001 on, that a shift is below; 0 for none."""
     return 0.0 if shift == 0.0 else next((most for most in _BANDS if shift < most), 10.0)
 
