@@ -174,8 +174,7 @@ LATENCY = (
     ),
     Spec(
         "How long charging takes",
-        "Time the state takes to charge budgets; part of what Guard takes. Normal: below 1 ms with Redis nearby, "
-        "1 to 5 ms with SQLite. "
+        "Time the state takes to charge budgets; part of what Guard takes. Normal: median below 1 ms, p99 below 10 ms. "
         "At 1 s calls are given up, and Guard fails closed.",
         "lines",
         [

@@ -109,7 +109,7 @@ routes:
 def honest(rng: np.random.Generator, rows: int = 16) -> Iterator[Floats]:
     """A customer's batches, for ever."""
     while True:
-        yield from np.array_split(client(rng, WIDTH, 100 * rows), 100)
+        yield from np.array_split(client(rng, WIDTH, 300 * rows), 300)
 
 
 def few(rng: np.random.Generator) -> Iterator[Floats]:
