@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import email.utils
 import json
+import ssl
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +17,9 @@ from guard.cli.upstreams import Models
 from guard.errors import PolicyError, UpstreamError
 
 if TYPE_CHECKING:
+    from guard.model.exchange import Reply
     from guard.proxy.plans import Active
+    from guard.upstream.http import HttpUpstream
 
 
 async def models_findings(active: Active, models: Models, listen: str) -> list[Finding]:
@@ -77,7 +80,7 @@ async def client_findings(args: argparse.Namespace) -> list[Finding]:
 
     If everybody comes from one address, that is an ingress in front.
     """
-    from guard.cli.serve_options import LOOPBACK, token_of
+    from guard.cli.serve_options import token_of
     from guard.upstream.http import HttpUpstream
 
     admin = str(args.admin)
@@ -87,25 +90,11 @@ async def client_findings(args: argparse.Namespace) -> list[Finding]:
         token = token_of(args.admin_token_file)
     except (ValueError, OSError):
         token = None  # told elsewhere
-    client = HttpUpstream(url)
-    findings: list[Finding] = []
+    client = HttpUpstream(url, ssl_context=_pinned(args.tls_cert) if url.startswith("https:") else None)
     try:
-        reply = await client.send(b"GET", b"/clients?limit=1", [], b"", 5.0)
-        if reply.status == 200 and urlsplit(url).hostname not in LOOPBACK:
-            message = f"{url} shows policy and clients to whoever reaches it: start it with --admin-token-file"
-            findings.append(Finding("fail", "admin", message))
-        elif reply.status == 200 and token is not None:
-            findings.append(Finding("warn", "admin", f"{url} asks for no token, though one is given here"))
-        if reply.status == 401:
-            if token is None:
-                message = f"{url} asks for a token; give --admin-token-file to look at its clients"
-                return [Finding("ok", "admin", message)]
-            reply = await client.send(
-                b"GET", b"/clients?limit=1", [(b"authorization", b"Bearer " + token.encode())], b"", 5.0
-            )
-            if reply.status == 401:
-                return [Finding("fail", "admin", f"{url} knows another token than the one given here")]
-            findings.append(Finding("ok", "admin", f"{url} asks for its token"))
+        findings, reply = await _asked_for_clients(client, url, token)
+        if reply is None:
+            return findings
         seen = json.loads(reply.body)
         known, warning = int(seen["known"]), str(seen.get("warning", ""))
     except UpstreamError as error:
@@ -116,3 +105,39 @@ async def client_findings(args: argparse.Namespace) -> list[Finding]:
         await client.aclose()
     found = Finding("warn", "clients", warning) if warning else Finding("ok", "clients", f"{known} seen lately")
     return [*findings, found]
+
+
+async def _asked_for_clients(client: HttpUpstream, url: str, token: str | None) -> tuple[list[Finding], Reply | None]:
+    """Ask without the token first, as anybody would; no reply when the listener tells nothing, which is well."""
+    from guard.cli.serve_options import LOOPBACK
+
+    async def ask(*headers: tuple[bytes, bytes]) -> Reply:
+        return await client.send(b"GET", b"/clients?limit=1", list(headers), b"", 5.0)
+
+    reply = await ask()
+    if reply.status == 401:
+        if token is None:
+            message = f"{url} asks for a token; give --admin-token-file to look at its clients"
+            return [Finding("ok", "admin", message)], None
+        reply = await ask((b"authorization", b"Bearer " + token.encode()))
+        if reply.status == 401:
+            return [Finding("fail", "admin", f"{url} knows another token than the one given here")], None
+        return [Finding("ok", "admin", f"{url} asks for its token")], reply
+    if reply.status == 200 and urlsplit(url).hostname not in LOOPBACK:
+        message = f"{url} shows policy and clients to whoever reaches it: start it with --admin-token-file"
+        return [Finding("fail", "admin", message)], reply
+    if reply.status == 200 and token is not None:
+        return [Finding("warn", "admin", f"{url} asks for no token, though one is given here")], reply
+    return [], reply
+
+
+def _pinned(cert: str | None) -> ssl.SSLContext | None:
+    """Trust the certificate that Guard serves, whatever name it was asked by; None when it cannot be read."""
+    try:
+        made = ssl.create_default_context(cafile=cert)
+    except OSError:
+        return None
+    if cert:
+        made.check_hostname = False
+        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return made

@@ -146,3 +146,19 @@ def test_an_admin_listener_that_asks_for_a_token(tmp_path: Path, capsys: pytest.
             assert TOKEN not in out
             assert TOKEN not in running.log.read_text()
     assert main([*base, f"127.0.0.1:{free_port()}"]) == 3
+
+
+def test_an_admin_listener_behind_tls_is_known_by_the_certificate_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key, other = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "other.pem"
+    Authority(tmp_path, "owner").server(cert, key)
+    Authority(tmp_path, "stranger").server(other, tmp_path / "other.key")
+    (tmp_path / "policy.yaml").write_text(PLAIN)
+    served = ("--tls-cert", str(cert), "--tls-key", str(key), "--admin-tls")
+    base = ["doctor", "--policy", str(tmp_path / "policy.yaml"), "--state", "memory:", "--admin"]
+    with guard(tmp_path / "policy.yaml", f"http://127.0.0.1:{free_port()}", tmp_path / "guard", *served) as running:
+        assert main([*base, running.admin, *served]) == 0
+        assert "clients: 0 seen lately" in capsys.readouterr().out
+        assert main([*base, running.admin, "--tls-cert", str(other), "--tls-key", str(tmp_path / "other.key")]) == 3
+        assert main([*base, running.admin]) == 3
