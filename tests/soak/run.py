@@ -99,10 +99,13 @@ async def sample(running: Stage, notes: Notes) -> Sample:
     found = await asyncio.to_thread(look, running.guard.running.pid, running.guard.log, exposed, ports, notes.began)
     if notes.failing("redis"):
         return found
-    said = await asyncio.to_thread(running.valkey.command, "INFO", "memory")
-    keys = await asyncio.to_thread(running.valkey.command, "DBSIZE")
-    used = next(line for line in said.split(b"\r\n") if line.startswith(b"used_memory:"))
-    return replace(found, redis_bytes=int(used[12:]), redis_keys=int(keys[1:]))
+    try:
+        said = await asyncio.to_thread(running.valkey.command, "INFO", "memory")
+        keys = await asyncio.to_thread(running.valkey.command, "DBSIZE")
+        used = next(line for line in said.split(b"\r\n") if line.startswith(b"used_memory:"))
+        return replace(found, redis_bytes=int(used[12:]), redis_keys=int(keys[1:]))
+    except (OSError, StopIteration, ValueError):
+        return found  # it was killed at this very moment
 
 
 async def faults_found(running: Stage, notes: Notes) -> dict[str, list[str]]:
