@@ -13,12 +13,9 @@ from guard.cli.common import one_thread
 from guard.cli.doctor import configure
 from guard.cli.doctor_front import audit_findings, tls_findings, token_findings, tracing_findings
 from guard.cli.findings import Finding
-from guard.cli.main import main
 from guard.policy.load import load_plan
 from guard.policy.plan import Plan
 from tests.support.authorities import Authority
-from tests.support.model import model
-from tests.support.processes import free_port, guard
 
 PLAIN = "version: 1\nroutes: [{api: open_inference}]\n"
 NAMED = "version: 1\nidentity: [{kind: client_certificate}]\nroutes: [{api: open_inference}]\n"
@@ -123,42 +120,3 @@ async def test_tracing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels(await tracing_findings(options("--tracing"))) == ["warn"]
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     assert levels(await tracing_findings(options("--tracing"))) == ["fail"]
-
-
-def test_an_admin_listener_that_asks_for_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "policy.yaml").write_text(PLAIN)
-    right, wrong = tmp_path / "right", tmp_path / "wrong"
-    for file, text in ((right, TOKEN), (wrong, TOKEN.upper())):
-        file.write_text(text)
-        file.chmod(0o600)
-    base = ["doctor", "--policy", str(tmp_path / "policy.yaml"), "--state", "memory:", "--admin"]
-    with model(tmp_path) as behind:
-        token = ("--admin-token-file", str(right))
-        with guard(tmp_path / "policy.yaml", behind.url, tmp_path / "guard", *token) as running:
-            assert main([*base, running.admin]) == 0
-            assert "asks for a token; give --admin-token-file" in capsys.readouterr().out
-            assert main([*base, running.admin, "--admin-token-file", str(wrong)]) == 1
-            assert "knows another token" in capsys.readouterr().out
-            assert main([*base, running.admin, *token]) == 0
-            out = capsys.readouterr().out
-            assert "asks for its token" in out
-            assert "clients: 0 seen lately" in out
-            assert TOKEN not in out
-            assert TOKEN not in running.log.read_text()
-    assert main([*base, f"127.0.0.1:{free_port()}"]) == 3
-
-
-def test_an_admin_listener_behind_tls_is_known_by_the_certificate_given(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cert, key, other = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "other.pem"
-    Authority(tmp_path, "owner").server(cert, key)
-    Authority(tmp_path, "stranger").server(other, tmp_path / "other.key")
-    (tmp_path / "policy.yaml").write_text(PLAIN)
-    served = ("--tls-cert", str(cert), "--tls-key", str(key), "--admin-tls")
-    base = ["doctor", "--policy", str(tmp_path / "policy.yaml"), "--state", "memory:", "--admin"]
-    with guard(tmp_path / "policy.yaml", f"http://127.0.0.1:{free_port()}", tmp_path / "guard", *served) as running:
-        assert main([*base, running.admin, *served]) == 0
-        assert "clients: 0 seen lately" in capsys.readouterr().out
-        assert main([*base, running.admin, "--tls-cert", str(other), "--tls-key", str(tmp_path / "other.key")]) == 3
-        assert main([*base, running.admin]) == 3

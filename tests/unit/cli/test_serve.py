@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -189,18 +188,3 @@ def test_warnings_of_the_policy_are_told_at_start_up(tmp_path: Path) -> None:
 def test_values_that_are_none_are_told(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *BASE, option, value]) == 2
     assert option in capsys.readouterr().err
-
-
-def test_a_log_of_json_is_json_from_the_first_line(tmp_path: Path) -> None:
-    options = ("--api", "open_inference", "--log-format", "json", "--admin-token-file", str(tmp_path / "token"))
-    (tmp_path / "token").write_text("a-token-of-the-admin-listener")
-    (tmp_path / "policy.yaml").write_text(
-        "version: 1\nidentity: [{kind: client_certificate}]\nroutes: [{api: open_inference}]\n"
-    )
-    with guard(tmp_path / "policy.yaml", f"http://127.0.0.1:{free_port()}", tmp_path, *options) as running:
-        running.running.send_signal(signal.SIGTERM)
-        assert running.running.wait(20) == 0
-    told = [json.loads(line) for line in running.log.read_text().splitlines()]
-    assert any("names nobody" in line["event"] for line in told)
-    assert "is guarded on http://127.0.0.1:" in told[-1]["event"]
-    assert "a-token-of-the-admin-listener" not in running.log.read_text()
