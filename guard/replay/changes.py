@@ -21,7 +21,6 @@ from guard.replay.change_lists import Change, of_fields, of_lists, pair
 from guard.replay.change_route import Half, route_changes
 from guard.replay.change_words import Direction, direction, shown
 
-_ROUTE_KEYS = frozenset({"name"})
 _RANK: dict[Direction, int] = {"looser": 0, "unclear": 1, "stricter": 2, "neutral": 3}
 
 

@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 
 from guard.policy.suggest import did_you_mean
-from guard.replay.report import Section, as_json, headline, sections
+from guard.replay.report import Section, headline, sections
+from guard.replay.report_json import as_json
 from guard.replay.run import Result
 from guard.selftest.report.html import page
 from guard.selftest.report.markup import sentence_list, table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ from guard.replay.run import Result
 from guard.replay.seen import WORDS
 from guard.replay.sketched import MISSING
 
-_TOP = 10
-_OUT = 5
+MOST_CLIENTS = 10
+MOST_OUT = 5
 Row = tuple[str, ...]
 
 
@@ -43,15 +42,15 @@ def headline(result: Result) -> str:
 def sections(result: Result) -> list[Section]:
     """Return the whole report."""
     made = [_about(result), _verdicts(result.comparison), _refusals(result.comparison), _clients(result.comparison)]
-    made += [_shift(result.comparison), _budgets(result.comparison), _ladder(result.comparison), _limits(result)]
+    made += [_shift(result.comparison), _budgets(result.comparison), _ladder(result.comparison), limits(result)]
     return [section for section in made if section.said or section.rows]
 
 
 def _about(result: Result) -> Section:
     c = result.comparison
     said = [
-        f"{c.requests:,} requests, {c.rows:,} rows, {len(c.clients):,} clients, from {_time(c.first_s)} to"
-        f" {_time(c.last_s)}, replayed from {result.source.kind} in {result.seconds:.1f} s"
+        f"{c.requests:,} requests, {c.rows:,} rows, {len(c.clients):,} clients, from {moment(c.first_s)} to"
+        f" {moment(c.last_s)}, replayed from {result.source.kind} in {result.seconds:.1f} s"
         f" ({c.requests / max(result.seconds, 1e-9):,.0f} requests a second)."
     ]
     if result.partial:
@@ -109,7 +108,7 @@ def _clients(c: Comparison) -> Section:
         f"{changed:,} of {len(everybody):,} clients ({_share(changed, len(everybody))}) get another verdict at least"
         f" once; refused at least once: {refused:,}, by a budget or the ladder: {denied:,}. Clients are pseudonyms.",
     )
-    most = sorted(everybody.items(), key=lambda pair: (-pair[1].refused[1], -pair[1].changed, pair[0]))[:_TOP]
+    most = sorted(everybody.items(), key=lambda pair: (-pair[1].refused[1], -pair[1].changed, pair[0]))[:MOST_CLIENTS]
     rows = tuple(_client(name, client) for name, client in most if client.changed)
     columns = ("client", "requests", "rows", "changed", "refused, old", "new", "cut down, old", "new")
     return Section("Clients", said, columns if rows else (), rows)
@@ -157,8 +156,8 @@ def _first_out(name: str, budget: str, scopes: dict[str, Scope]) -> list[str]:
     out = sorted((s.first_s, scope, s) for scope, s in scopes.items() if s.stopped)
     if not out:
         return []
-    shown = "; ".join(f"{scope} from {_time(first)} ({s.stopped:,} requests)" for first, scope, s in out[:_OUT])
-    more = f"; and {len(out) - _OUT:,} more" if len(out) > _OUT else ""
+    shown = "; ".join(f"{scope} from {moment(first)} ({s.stopped:,} requests)" for first, scope, s in out[:MOST_OUT])
+    more = f"; and {len(out) - MOST_OUT:,} more" if len(out) > MOST_OUT else ""
     return [f"Ran out under {name}, {budget}: {shown}{more}."]
 
 
@@ -175,7 +174,8 @@ def _ladder(c: Comparison) -> Section:
     return Section("Ladder: steps reached", said, ("step", c.old.name, c.new.name) if rows else (), rows)
 
 
-def _limits(result: Result) -> Section:
+def limits(result: Result) -> Section:
+    """Return what the replay cannot know, and what it left out."""
     secret = result.secret
     noise = (
         "Noise is keyed by the deployment's own secret, but for pseudonyms and not for clients' names: another draw of"
@@ -211,73 +211,8 @@ def _limits(result: Result) -> Section:
     return Section("What this does not tell", tuple(said), ("what could not be replayed", "") if rows else (), rows)
 
 
-def as_json(result: Result) -> dict[str, object]:
-    """Return the report for machines; `figures` are what gates are about."""
-    c, (old, new) = result.comparison, result.plans
-    return {
-        "version": 1,
-        "partial": result.partial,
-        "source": {"kind": result.source.kind, "files": [path.name for path in result.source.files]},
-        "requests": c.requests,
-        "rows": c.rows,
-        "clients": len(c.clients),
-        "from": _time(c.first_s),
-        "to": _time(c.last_s),
-        "requests_per_second": round(c.requests / max(result.seconds, 1e-9), 1),
-        "secret": {"real": result.secret.real, "seed": None if result.secret.real else result.secret.seed},
-        "figures": {name: round(value, 6) for name, value in c.figures().items()},
-        "policies": {
-            "old": None if old is None else {"name": c.old.name, "digest": old.digest, "mode": old.mode},
-            "new": {"name": c.new.name, "digest": new.digest, "mode": new.mode},
-        },
-        "old": _side_json(c.old),
-        "new": _side_json(c.new),
-        "moved": [{"old": a, "new": b, "requests": n} for (a, b), n in sorted(c.moved.items())],
-        "top_clients": [dict(zip(_CLIENT, row, strict=True)) for row in _top(c)],
-        "not_replayed": {
-            "rows": dict(sorted(result.missing.items())),
-            "requests": dict(sorted(result.skipped.items())),
-        },
-        "said": list(_limits(result).said),
-    }
-
-
-_CLIENT = ("client", "requests", "rows", "changed", "refused_old", "refused_new", "cut_old", "cut_new")
-
-
-def _top(c: Comparison) -> Iterable[tuple[str | int, ...]]:
-    most = sorted(c.clients.items(), key=lambda pair: (-pair[1].refused[1], -pair[1].changed, pair[0]))[:_TOP]
-    for name, client in most:
-        yield (name, client.requests, client.rows, client.changed, *client.refused, *client.cut)
-
-
-def _side_json(side: Side) -> dict[str, object]:
-    shifts = side.shifts
-    return {
-        "verdicts": {word: side.words[word] for word in WORDS if side.words[word]},
-        "outcomes": dict(sorted(side.codes.items())),
-        "reasons": dict(sorted(side.reasons.items())),
-        "shift": {"rows": shifts.rows, "mean": shifts.mean, "p50": shifts.p50, "p95": shifts.p95},
-        "steps": {kind: total / max(shifts.rows, 1) for kind, total in side.steps.items()},
-        "top1_changed": side.top1_changed,
-        "ladder": dict(sorted(side.entered.items())),
-        "detectors": dict(sorted(side.spoke.items())),
-        "budgets": {name: _budget_json(scopes) for name, scopes in sorted(side.budgets.items())},
-    }
-
-
-def _budget_json(scopes: dict[str, Scope]) -> dict[str, object]:
-    shares = [scope.share for scope in scopes.values()]
-    out = sorted((s.first_s, name) for name, s in scopes.items() if s.stopped)
-    return {
-        "scopes": len(scopes),
-        "spent": {"p50": float(np.quantile(shares, 0.5)), "p95": float(np.quantile(shares, 0.95)), "most": max(shares)},
-        "ran_out": len(out),
-        "first_out": [{"scope": name, "at": _time(first)} for first, name in out[:_OUT]],
-    }
-
-
-def _time(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Return a time as the report says it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from guard.evidence.bodies import Asked
 from guard.policy.plan import Plan
 from guard.proxy.secret import derived
 from guard.replay.bodies import Bodies
@@ -61,12 +62,12 @@ class Result:
     total: int
     plans: tuple[Plan | None, Plan]
     secret: Secret
-    missing: dict[str, int]
-    skipped: dict[str, int]
-    unmatched: int
-    enforced: int
-    seconds: float
-    partial: bool
+    missing: dict[str, int] = field(default_factory=dict[str, int])
+    skipped: dict[str, int] = field(default_factory=dict[str, int])
+    unmatched: int = 0
+    enforced: int = 0
+    seconds: float = 0.0
+    partial: bool = False
 
 
 def of_seed(seed: int) -> Secret:
@@ -152,32 +153,21 @@ async def replay(
     old = None if plans[0] is None else Engine(plans[0], secret.key, pseudonym)
     new = Engine(plans[1], secret.key, pseudonym)
     comparison = Comparison(Side(names[0]), Side(names[1]))
+    result = Result(comparison, traffic.source, len(traffic), plans, secret, unmatched=new.unmatched)
     began_s = time.monotonic()
-    partial, done, enforced = False, 0, 0
     try:
-        for request in traffic:
+        for done, request in enumerate(traffic, 1):
             seen = await new.ask(request)
             before = recorded(request) if old is None else await old.ask(request)
             if seen is not None and before is not None:
                 comparison.add(request.client, request.now_s, before, seen)
-            enforced += getattr(request, "mode", "") == "enforce"
-            done += 1
+            result.enforced += isinstance(request, Asked) and request.mode == "enforce"
             if done % _AT_ONCE == 0:
                 progress(done)
                 await asyncio.sleep(0)
     except asyncio.CancelledError:
-        partial = True
-    skipped = new.skipped if old is None else new.skipped | old.skipped
-    return Result(
-        comparison,
-        traffic.source,
-        len(traffic),
-        plans,
-        secret,
-        dict(new.missing),
-        dict(skipped),
-        new.unmatched,
-        enforced,
-        time.monotonic() - began_s,
-        partial,
-    )
+        result.partial = True
+    result.missing = dict(new.missing)
+    result.skipped = dict(new.skipped if old is None else new.skipped | old.skipped)
+    result.seconds = time.monotonic() - began_s
+    return result

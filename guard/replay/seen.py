@@ -31,7 +31,6 @@ class Charged(NamedTuple):
         scope: whose.
         spent: what counts against the limit.
         limit: greatest `spent`; 0 of one that an information meter has closed.
-        window: number of the window.
         stopped: this budget refused the request, or left it labels only.
     """
 
@@ -39,7 +38,6 @@ class Charged(NamedTuple):
     scope: str
     spent: int
     limit: int
-    window: int
     stopped: bool
 
 
@@ -167,7 +165,7 @@ def _charged(x: Exchange, ledger: str, charges: Sequence[Charge], receipt: Recei
     counted = COUNTED if x.route.mode == "enforce" and ledger != x.route.ledger else ""
     for i, (charge, spend) in enumerate(zip(charges, receipt.spends, strict=True)):
         name = f"{x.route.name}: {charge.budget}{counted}"
-        yield Charged(name, charge.scope, spend.spent, charge.limit, charge.window(x.now_s), i == stopped)
+        yield Charged(name, charge.scope, spend.spent, charge.limit, i == stopped)
 
 
 def _entered(event: Mapping[str, object]) -> str:

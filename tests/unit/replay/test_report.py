@@ -23,7 +23,7 @@ def result() -> Result:
     allowed = Seen("allow", "ok", rows=2, answered=2, shift=0.1, steps=(Step("round", 0.2),), route="r")
     for second, word in enumerate(("allow", "label_only", "deny", "deny")):
         reason = "" if word == "allow" else "budget rows/client"
-        charged = (Charged("r: rows/client", "client:aa", second + 1, 3, 0, word != "allow"),)
+        charged = (Charged("r: rows/client", "client:aa", second + 1, 3, word != "allow"),)
         cut, entered = word == "label_only", ("r: alert",) if second == 1 else ()
         code, answered = ("budget_spent", 0) if word == "deny" else ("ok", 2)
         new = Seen(word, code, reason, 2, answered, second / 10, cut, charged, entered, ("repeats",), route="r")
@@ -31,7 +31,7 @@ def result() -> Result:
     source = Source("sketches", (Path("x.rec"),), ("r",), frozenset({"k"}), ["x.rec ends within a record"])
     missing = {"codec": 8, "domain": 0}
     plans = (None, plan_of("balanced"))
-    return Result(c, source, 4, plans, of_seed(3), missing, {"left": 1}, 2, 0, 2.0, partial=False)
+    return Result(c, source, 4, plans, of_seed(3), missing, {"left": 1}, unmatched=2, seconds=2.0)
 
 
 def test_the_text_says_what_moved_and_what_it_does_not_tell(result: Result) -> None:
