@@ -101,7 +101,8 @@ class Checker:
     Args:
         keys: whose signatures count.
         head: what the head file says; None when there is none, or it is not to be trusted.
-        stream: the lines went through a pipe or a collector: a new chain may begin among them, and there is no head.
+        stream: the lines went through a pipe or a collector: a new chain may begin among them, others' lines may stand
+            between them, and there is no head.
         whole: the log is checked from its oldest line on, not one file of it.
     """
 
@@ -114,6 +115,8 @@ class Checker:
         self.log = ""
         self.instances: list[str] = []
         self.last_kind = ""
+        self.passed = 0
+        """Lines of a stream that somebody else has written into it."""
         self.torn = 0
         """Bytes behind the last line's end."""
         self._keys = keys
@@ -153,6 +156,9 @@ class Checker:
             return
         line = raw[:-1]
         place = link(line)
+        if place is None and self._stream and not line.startswith(b'{"seq":'):
+            self.passed += 1
+            return
         if place is None:
             self._garbage += 1
             self._problem(file, number, self.seq + self._garbage, "this is no line of an audit log")
@@ -295,6 +301,8 @@ class Checker:
             self._note(
                 f"{behind} lines behind the last {what} (seq {self.seq - behind}) are held by their hashes alone"
             )
+        if self.passed:
+            self._note(f"{self.passed} other lines were passed over")
         if self.torn:
             self._note(f"behind seq {self.seq} stand {self.torn} bytes of an unfinished line")
 

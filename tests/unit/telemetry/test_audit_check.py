@@ -207,6 +207,14 @@ def test_a_stream_holds_several_logs_and_says_when_one_did_not_end() -> None:
     assert 3 in {p.seq for p in check(one.data.replace(one.lines[2], b""), None, stream=True).problems}
 
 
+def test_other_lines_in_a_stream_are_passed_over() -> None:
+    made = made_of("ddd")
+    mixed = made.data.replace(b"\n", b"\n2027-01-31 WARNING guard: something\n")
+    checker = check(mixed, None, stream=True)
+    assert (checker.problems, checker.notes) == ([], ["5 other lines were passed over"])
+    assert check(mixed, made.head()).found == 5
+
+
 def test_one_wrong_number_does_not_condemn_what_follows() -> None:
     made = made_of("dddddd")
     data = made.data.replace(b'{"seq":3,', b'{"seq":999,')
