@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guard.calibrate.read import read_logs
 from guard.detectors import DETECTORS
 from guard.detectors.base import Features, Sample
 from guard.detectors.profile import encode
@@ -315,6 +316,12 @@ def test_a_route_that_the_policy_has_not_is_named(recorded: Path, tmp_path: Path
     )
     with pytest.raises(ReplayError, match="no route default, only a, b"):
         engine_sees(recorded, policy_file(tmp_path, two), "sketches")
+
+
+def test_a_directory_with_bodies_still_calibrates(recorded: Path) -> None:
+    logs = read_logs([recorded])
+    assert sum(map(len, logs.clients)) == 121
+    assert len(logs.clients) == 3
 
 
 def test_decimals_are_what_a_client_most_likely_wrote() -> None:
