@@ -49,7 +49,7 @@ function standing(found) {
 function attack(found) {
   const { degrade, throttle, deny } = found.evidence.standing;
   if (!found.routes.some((route) => route.detection)) return { kind: "plain", text: "Not watched", why: "no route has detectors" };
-  const who = standing(found);
+  const who = standing(found) && `${standing(found)}, of ${plural(found.evidence.watched, "client")} watched`;
   if (degrade + throttle + deny > 0) return { kind: "bad", text: "Under way", why: who };
   if (who !== "") return { kind: "warn", text: "Suspected", why: who };
   return { kind: "good", text: "None seen", why: `${plural(found.evidence.watched, "client")} watched` };
