@@ -34,7 +34,7 @@ def plain(scope: str = "client:a") -> Charge:
 
 @pytest.fixture
 async def state(valkey: Valkey) -> AsyncIterator[RedisState]:
-    opened = RedisState(valkey.url)
+    opened = RedisState(valkey.url, timeout_s=5.0)
     yield opened
     await opened.aclose()
 
