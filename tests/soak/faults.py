@@ -22,7 +22,6 @@ class Faults:
     Args:
         stage: what they befall.
         notes: where they are told of.
-        hold: no fault of Redis strikes while this is held: the last sample is taken in peace.
     """
 
     stage: Stage
