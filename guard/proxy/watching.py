@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PIECE = 64
 SYNC_S = 0.5
-_DRIFT_EVERY, _DRIFT_FIRST = 120, 20
+_DRIFT_EVERY, _DRIFT_FIRST = 120, 40
 """Rounds of `SYNC_S` between two looks at drift, a minute, and before the first: after a restart it is soon known."""
 _DRIFT_CLIENTS = 256
 """Recently seen clients that are looked at."""

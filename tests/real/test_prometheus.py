@@ -74,7 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Generator[Seen]:
         found.spare.running.kill()
         found.state.kill()
         for alert in ("GuardStateLost", "GuardFailingClosed", "GuardReloadFailing", "GuardDown", "GuardProfileStale"):
-            # For two scrapes, so that every step of a range sees it. Drift is looked at after 10 s, then each minute.
+            # For two scrapes, so that every step of a range sees it. Drift is looked at after 20 s, then each minute.
             prometheus.until(f'ALERTS{{alertname="{alert}", alertstate="firing"}} offset 2s')
         yield Seen(prometheus, time.time())
 

@@ -271,7 +271,18 @@ def prometheus(folder: Path, targets: list[str], rules: str) -> Generator[Promet
     began_s = time.time()
     with process(command, log) as running:
         wait_for_port(port, running, log)
+        _wait_until_ready(f"http://127.0.0.1:{port}/-/ready", log)
         yield Prometheus(f"http://127.0.0.1:{port}", began_s)
+
+
+def _wait_until_ready(url: str, log: Path) -> None:
+    """Return once a Prometheus answers queries: a moment after it listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
 
 
 @dataclass
@@ -344,6 +355,7 @@ def scene(folder: Path, rules: str, calm_s: float = 0) -> Generator[Scene]:
         spare = stack.enter_context(guard("observe", served.url, folder / "spare", "--state", "memory:"))
         targets = [urllib.parse.urlsplit(found.admin).netloc for found in (guarded, spare)]
         seen = stack.enter_context(prometheus(folder / "prometheus", targets, rules))
+        seen.until("count(guard_build_info) == 2")  # what happens before the first scrape is not seen to grow
         asking = crowds(guarded.url, calm_s)
         try:
             yield Scene(guarded, spare, seen, state, at, asking)
