@@ -17,3 +17,10 @@ def image() -> Iterator[Image]:
     """Guard's image, built from deploy/docker/Dockerfile."""
     with built() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def model_image() -> Iterator[Image]:
+    """The image of deploy/compose.yaml's model."""
+    with built("model") as made:
+        yield made

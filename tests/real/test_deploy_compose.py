@@ -25,6 +25,8 @@ from tests.support.valkey import get_binary_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.images import Image
+
 pytestmark = pytest.mark.real
 Json = Any  # Any: JSON
 CONFIDENTIAL = ("noise_secret", "admin_token", "api_keys", "grafana_password")
@@ -197,19 +199,17 @@ def prometheus_command(deploy: Path, service: Json, folder: Path, admin: int, po
     return [str(program("prometheus", "prometheus")), *words, f"--web.listen-address=127.0.0.1:{port}"]
 
 
-def model_command(port: int) -> list[str]:
-    """Return what the image `model` runs."""
-    text = (ROOT / "deploy/docker/Dockerfile").read_text()
-    stage = text.split("AS model")[1].split("\nFROM")[0]
-    entry = re.search(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)
-    assert entry is not None
-    python, *words = json.loads(entry[1])
-    assert (python, words[-2:]) == ("/opt/guard/bin/python", ["--port", "8080"])
-    return [sys.executable, *words[:-1], str(port)]
+def model_command(image: Image, port: int) -> list[str]:
+    """Return what the model's image runs, on a port of this machine."""
+    command = image.config["Entrypoint"]
+    assert command[-4:] == ["--host", "0.0.0.0", "--port", "8080"]
+    return [*command[:-4], "--host", "127.0.0.1", "--port", str(port)]
 
 
 @pytest.fixture(scope="module")
-def stack(deploy: Path, services: dict[str, Json], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    deploy: Path, services: dict[str, Json], model_image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     model, ledger, watcher = free_port(), free_port(), free_port()
     server, *options = services["redis"]["command"]
@@ -235,7 +235,8 @@ def stack(deploy: Path, services: dict[str, Json], tmp_path_factory: pytest.Temp
         # Guard is up before the model is, as compose.yaml lets it be.
         assert stack.admin("/healthz").status == 200
         assert stack.admin("/readyz").status == 503
-        started = running.enter_context(process(model_command(model), folder / "model.log"))
+        command = model_command(model_image, model)
+        started = running.enter_context(model_image.running(folder / "model.log", {}, {}, *command))
         wait_for_port(model, started, folder / "model.log")
         yield stack
 

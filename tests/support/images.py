@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +66,9 @@ class Image:
             volumes: directories outside, by where they are seen inside.
         """
         own = dict(text.split("=", 1) for text in self.config["Env"])
-        inside = list(arguments) or [*self.config["Entrypoint"], *self.config["Cmd"]]
+        inside = list(arguments) or [*self.config["Entrypoint"], *(self.config["Cmd"] or ())]
         uid = self.config["User"].split(":")[0]
-        words = ["/usr/bin/env", "-i", f"--chdir={self.config['WorkingDir']}"]
+        words = ["/usr/bin/env", "-i", f"--chdir={self.config['WorkingDir'] or '/'}"]
         words += [f"{name}={value}" for name, value in (own | env).items()]
         outside = {
             "root": str(self.root),
@@ -83,31 +84,34 @@ class Image:
         return subprocess.run(command, env=os.environ | outside, capture_output=True, text=True, check=False)
 
     @contextlib.contextmanager
-    def running(self, log: Path, volumes: dict[str, Path], env: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
-        """Run the image's own command while the context lasts."""
-        command, outside = self.command(env=env, volumes=volumes)
+    def running(
+        self, log: Path, volumes: dict[str, Path], env: dict[str, str], *arguments: str
+    ) -> Generator[subprocess.Popen[bytes]]:
+        """Run a command, or the image's own, while the context lasts."""
+        command, outside = self.command(*arguments, env=env, volumes=volumes)
         with process(command, log, outside) as started:
             yield started
 
 
 @contextlib.contextmanager
-def built() -> Generator[Image]:
-    """Build deploy/docker/Dockerfile and unpack it while the context lasts."""
+def built(target: str = "guard") -> Generator[Image]:
+    """Build a target of deploy/docker/Dockerfile, and unpack it while the context lasts."""
     _base()
-    wheels = _wheels()
+    wheels, name = _wheels(), f"localhost/guard-{target}:test"
     config = _STORE / "pip.conf"
     config.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     mounts = [f"--volume={wheels}:/wheels:ro", f"--volume={config}:/etc/pip.conf:ro"]
-    # Docker's format, for OCI's has no HEALTHCHECK.
-    options = ["--format", "docker", "--pull-never", "--layers=false", *mounts]
-    _buildah("bud", *options, "-f", str(DOCKER / "Dockerfile"), "-t", "guard:test", str(ROOT))
-    container = _buildah("from", "--pull-never", "localhost/guard:test")
+    # Docker's format, for OCI's has no HEALTHCHECK. Targets share their layers where a layer is not a whole copy.
+    options = ["--format", "docker", "--pull-never", f"--layers={str(_driver() == 'overlay').lower()}", *mounts]
+    _buildah("bud", *options, "--target", target, "-f", str(DOCKER / "Dockerfile"), "-t", name, str(ROOT))
+    container = _buildah("from", "--pull-never", name)
     try:
-        inspected = json.loads(_buildah("inspect", "--type", "image", "localhost/guard:test"))
+        inspected = json.loads(_buildah("inspect", "--type", "image", name))
         yield Image(Path(_buildah("mount", container)), inspected["Docker"]["config"])
     finally:
         _buildah("rm", container)
-        _buildah("rmi", "--force", "localhost/guard:test")
+        _buildah("rmi", "--force", name)
+        _buildah("rmi", "--prune")
 
 
 def _base() -> None:
@@ -128,7 +132,7 @@ def _base() -> None:
 
 def _wheels() -> Path:
     """Return a directory with the packages that the image names, each checked against its hash."""
-    names = ("build.txt", "requirements.txt")
+    names = ("build.txt", "requirements.txt", "model.txt")
     digest = hashlib.sha256(b"".join((DOCKER / name).read_bytes() for name in names)).hexdigest()[:12]
     folder = _STORE / f"wheels-{digest}"
     if not folder.exists():
@@ -142,9 +146,18 @@ def _wheels() -> Path:
     return folder
 
 
+@lru_cache
+def _driver() -> str:
+    """Return how layers are stored: as copies where the kernel or a container around this one allows no overlays."""
+    store = ["--root", str(_STORE / "overlay"), "--runroot", str(_STORE / "run-overlay"), "--storage-driver", "overlay"]
+    asked = subprocess.run([str(program("buildah", "buildah")), *store, "info"], capture_output=True, check=False)
+    return "vfs" if asked.returncode else "overlay"
+
+
 def _buildah(command: str, *arguments: str) -> str:
-    # vfs and chroot need nothing of the kernel that a container without privileges in CI might lack.
-    store = ["--root", str(_STORE / "store"), "--runroot", str(_STORE / "run"), "--storage-driver", "vfs"]
+    driver = _driver()
+    store = ["--root", str(_STORE / driver), "--runroot", str(_STORE / f"run-{driver}"), "--storage-driver", driver]
+    # A chroot needs nothing that a container without privileges might lack.
     return _done([str(program("buildah", "buildah")), *store, command, *arguments], BUILDAH_ISOLATION="chroot").strip()
 
 
