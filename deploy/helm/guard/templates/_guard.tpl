@@ -32,8 +32,8 @@ args: {{ concat (list "serve") $v.extraArgs | toJson }}
 env:
   - {name: GUARD_POLICY, value: {{ default "/etc/guard/policy/policy.yaml" $v.policy.preset | quote }}}
   - {name: GUARD_UPSTREAM, value: {{ include "guard.upstream" . | quote }}}
-  - {name: GUARD_LISTEN, value: "0.0.0.0:{{ $v.port }}"}
-  - {name: GUARD_ADMIN, value: "{{ $v.admin.address }}:{{ $v.admin.port }}"}
+  - {name: GUARD_LISTEN, value: "{{ ternary "[::]" "0.0.0.0" (eq $v.admin.address "::") }}:{{ $v.port }}"}
+  - {name: GUARD_ADMIN, value: "{{ ternary "[::]" $v.admin.address (eq $v.admin.address "::") }}:{{ $v.admin.port }}"}
   - {name: GUARD_SECRET_FILE, value: "/etc/guard/secrets/{{ $v.secrets.noiseKey }}"}
   {{- if $v.secrets.adminTokenKey }}
   - {name: GUARD_ADMIN_TOKEN_FILE, value: "/etc/guard/secrets/{{ $v.secrets.adminTokenKey }}"}
