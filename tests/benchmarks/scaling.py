@@ -20,12 +20,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from guard.evidence.values import BINS, BUCKET, WINDOW, field
+from guard.evidence.values import BINS, BUCKET, KEPT, WINDOW, field
 from guard.model.evidence import Delta
 from guard.model.ledger import Charge
+from guard.proxy.watching import SYNC_S
 from guard.state.redis import RedisState
 from tests.support.relay import Relay
 from tests.support.valkey import Valkey
@@ -34,6 +36,8 @@ NOW_S = 1_800_000_000.0
 MOST = 2**53 - 1
 DAY_S = 86_400
 SIGNALS = 13
+HOT_BYTES, GUARD_BYTES = 55e3, 152e6
+"""Of a watched client, and of a Guard with a profile: docs/detection.md, docs/benchmarks.md."""
 SHARES = [0.5, 0.3, 0.12, 0.05, 0.02, 0.007, 0.002, 0.001]
 EVIDENCE, MARKS = "evidence/m/0123456789ab", "marks/m"
 
@@ -272,12 +276,22 @@ async def wire(server: Valkey) -> dict[str, tuple[float, float]]:
 
     for plan, make in PLANS.items():
         await count(f"charge: {plan}", 1280, lambda state, i, make=make: state.charge("m", make(i % 1000, i), NOW_S))
-    await count(
-        "merge: one window added", 1280, lambda state, i: state.merge(EVIDENCE, [evidence(i, 1, 0, i + 1)], NOW_S)
-    )
-    await count(
-        "merge: a client seen", 1280, lambda state, i: state.merge(EVIDENCE, [Delta(f"{i:08d}#0", seen=0)], NOW_S)
-    )
+    revisions: dict[int, int] = {}
+
+    async def merge(state: RedisState, delta: Delta) -> None:
+        (record,) = await state.merge(EVIDENCE, [delta], NOW_S)
+        revisions[int(delta.key[:8])] = record.revision
+
+    async def added(state: RedisState, i: int) -> None:
+        client = i % 1280  # known from the first round on, so that the record comes back without its counts
+        await merge(state, evidence(client, 1, revisions.get(client, -1), i + 1))
+
+    async def seen(state: RedisState, i: int) -> None:
+        await merge(state, Delta(f"{i % 1280:08d}#0", seen=revisions.get(i % 1280, -1)))
+
+    for _ in range(2):
+        await count("merge: one window added", 1280, added)
+    await count("merge: a client seen", 1280, seen)
     return found
 
 
@@ -286,55 +300,82 @@ async def wire(server: Valkey) -> dict[str, tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Load:
-    """What the reader brings.
+    """What the reader brings; rows of a request count little, so a request has one.
 
     Args:
-        clients: that ask in a day.
-        rps: requests a second, one row each.
-        distinct: graded answers a client and day that an information budget remembers.
-        queries: of a client and day.
-        guard_rps: of one Guard on one core, with the policy that is meant.
+        clients: that ask, evenly.
+        rps: requests a second.
+        distinct: graded answers a client and window that an information budget remembers.
+        guard_rps: requests a second of one Guard on one core, with the policy that is meant.
         full: share of a core's time at which it is called full.
-        active: share of a replica's requests in half a second that are of different clients.
-        warm: share of requests whose client is in the replica's memory.
+        watched: `limits.watched_clients`.
+        sticky: each client's requests go to one replica.
     """
 
     clients: float
     rps: float
     distinct: int
-    queries: int
     guard_rps: float
     full: float
-    active: float
+    watched: int
+    sticky: bool
+
+
+class Needs(NamedTuple):
+    """What a load needs."""
+
+    replicas: float
     warm: float
+    client_bytes: float
+    charge_us: float
+    detection_us: float
+    wire_bytes: float
+
+
+def needs(found: Constants, load: Load) -> Needs:
+    """Work out what a load needs; the formulas are those of docs/scaling.md."""
+    sizes, merge = found.bytes_a_client, found.merge_us
+    replicas = max(1.0, load.rps / load.guard_rps / load.full)
+    homes = replicas if load.sticky else 1.0  # replicas that share the clients between them
+    warm = min(1.0, load.watched * homes / load.clients)
+    queries = min(KEPT * BUCKET * WINDOW, 30 * DAY_S * load.rps / load.clients) if warm == 1.0 else 0.0
+    steps = [(n, sizes[f"evidence after {n} queries"]) for n in (16, 96, 1024, 8192)]
+    evidence_bytes = float(np.interp(queries, [0, *(n for n, _ in steps)], [0.0, *(size for _, size in steps)]))
+    kept = [(n, sizes[f"information budget, {n} distinct queries"]) for n in (10, 100, 1000)]
+    graded_bytes = float(np.interp(load.distinct, [0, *(n for n, _ in kept)], [0.0, *(size for _, size in kept)]))
+    plan = "rows, information"
+    # Each of a replica's clients that was seen in the last half second has two records looked at, in one merge.
+    own = load.rps / replicas * SYNC_S
+    seen = min(1.0, (load.clients / homes) * -np.expm1(-own * homes / load.clients) / own)
+    detection_us = (
+        2 * seen * merge["a client seen, nothing new"]
+        + warm * merge["one window added, nothing new from others"] / WINDOW
+        + (1 - warm) * merge["a client brought (evidence of 96 queries, and marks)"]
+    )
+    up, down = found.wire_bytes[f"charge: {plan}"]
+    seen_up, seen_down = found.wire_bytes["merge: a client seen"]
+    wire = up + down + 2 * (seen + 1 - warm) * (seen_up + seen_down)
+    client_bytes = sizes["rows budget with a window"] + graded_bytes + evidence_bytes
+    return Needs(replicas, warm, client_bytes, found.charge_us[plan][256], float(detection_us), float(wire))
 
 
 def model(found: Constants, load: Load) -> list[tuple[str, str]]:
-    """Return what a load needs, line by line; the formulas are those of docs/scaling.md."""
-    sizes = found.bytes_a_client
-    plan = "rows, information"
-    evidence_bytes = sizes["evidence after 96 queries"] * max(1.0, load.queries / 96)
-    graded_bytes = sizes["information budget, 100 distinct queries"] * load.distinct / 100
-    each = sizes["rows budget with a window"] + graded_bytes + evidence_bytes
-    charge_us = found.charge_us[plan][256]
-    seen_us = 2 * found.merge_us["a client seen, nothing new"]
-    window_us = found.merge_us["one window added, nothing new from others"] / WINDOW
-    brought_us = found.merge_us["a client brought (evidence of 96 queries, and marks)"]
-    merge_us = load.active * seen_us + window_us + (1 - load.warm) * brought_us
-    up, down = found.wire_bytes[f"charge: {plan}"]
-    seen_up, seen_down = found.wire_bytes["merge: a client seen"]
-    wire = up + down + 2 * load.active * (seen_up + seen_down)
+    """Say what a load needs, line by line."""
+    need = needs(found, load)
+    both = need.charge_us + need.detection_us
+    homes = need.replicas if load.sticky else 1.0
+    watched_bytes = min(load.watched, load.clients / homes) * HOT_BYTES
     return [
-        ("replicas (cores of Guard)", f"{load.rps / load.guard_rps / load.full:,.0f}"),
-        ("bytes a client in Redis", f"{each:,.0f}"),
-        ("memory in Redis", f"{each * load.clients / 1e9:.1f} GB"),
-        ("keys in Redis", f"{load.clients * 4:,.0f}"),
-        ("Redis us a request, budgets", f"{charge_us:.1f}"),
-        ("Redis us a request, detection", f"{merge_us:.1f}"),
-        ("one ledger's ceiling, budgets alone", f"{load.full * 1e6 / charge_us:,.0f} requests/s"),
-        ("one ledger's ceiling, with detection", f"{load.full * 1e6 / (charge_us + merge_us):,.0f} requests/s"),
-        ("shards, if there are as many ledgers", f"{load.rps * (charge_us + merge_us) / 1e6 / load.full:.1f}"),
-        ("network to and from Redis", f"{load.rps * wire * 8 / 1e9:.2f} Gbit/s"),
+        ("Guards, of one core each", f"{need.replicas:,.0f}"),
+        ("memory of a Guard", f"{(GUARD_BYTES + watched_bytes) / 1e6:,.0f} MB at most"),
+        ("requests whose client is in the Guard's memory", f"{need.warm:.0%}"),
+        ("bytes a client in Redis", f"{need.client_bytes:,.0f}"),
+        ("memory in Redis", f"{need.client_bytes * load.clients / 1e9:.1f} GB"),
+        ("Redis us a request: budgets, detection", f"{need.charge_us:.1f}, {need.detection_us:.1f}"),
+        ("one ledger's ceiling, budgets alone", f"{load.full * 1e6 / need.charge_us:,.0f} requests/s"),
+        ("one ledger's ceiling, with detection", f"{load.full * 1e6 / both:,.0f} requests/s"),
+        ("ledgers, on a shard each", f"{np.ceil(load.rps * both / 1e6 / load.full):.0f}"),
+        ("network to and from Redis", f"{load.rps * need.wire_bytes * 8 / 1e9:.2f} Gbit/s"),
     ]
 
 
@@ -367,11 +408,10 @@ def main() -> None:
     parser.add_argument("--clients", type=float, default=1e6)
     parser.add_argument("--rps", type=float, default=1e5)
     parser.add_argument("--distinct", type=int, default=64)
-    parser.add_argument("--queries", type=int, default=8640, help="a client and day")
     parser.add_argument("--guard-rps", type=float, default=2148, help="docs/benchmarks.md")
     parser.add_argument("--cores-used", type=float, default=0.6)
-    parser.add_argument("--active", type=float, default=1.0)
-    parser.add_argument("--warm", type=float, default=0.9)
+    parser.add_argument("--watched", type=int, default=2048, help="limits.watched_clients")
+    parser.add_argument("--not-sticky", action="store_true", help="a client's requests go to any replica")
     given = parser.parse_args()
     if given.model_only:
         held = json.loads(given.constants.read_text())
@@ -382,9 +422,8 @@ def main() -> None:
         given.constants.parent.mkdir(parents=True, exist_ok=True)
         given.constants.write_text(json.dumps(asdict(found), indent=1) + "\n")
     load = Load(
-        given.clients, given.rps, given.distinct, given.queries, given.guard_rps, given.cores_used, given.active,
-        given.warm,
-    )  # fmt: skip
+        given.clients, given.rps, given.distinct, given.guard_rps, given.cores_used, given.watched, not given.not_sticky
+    )
     show(found, load)
 
 
