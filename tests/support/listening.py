@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 
 import uvicorn
 
+from guard.proxy.listener import COMMON, Listener, bind
 from guard.proxy.protocol import BoundedProtocol, bounded
-from guard.proxy.server import COMMON, Listener, bind
 from guard.proxy.tls import Certificates
 from tests.support.fakes import Guarded
 

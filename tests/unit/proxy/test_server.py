@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guard.proxy.server import bind
+from guard.proxy.listener import bind
 from tests.support.clients import admin, infer, under_way, until
 from tests.support.model import model
 from tests.support.processes import free_port, guard

@@ -22,8 +22,8 @@ from guard.errors import GuardError
 from guard.model.exchange import Reply
 from guard.policy.schema import AddressIdentity, ClientCertificateIdentity
 from guard.proxy.door import Door
+from guard.proxy.listener import Listener, bind
 from guard.proxy.protocol import STALLED_S, sweep_forever
-from guard.proxy.server import Listener, bind
 from guard.proxy.tls import Certificates, Tls, load, unasked
 from guard.telemetry.tls_metrics import TlsMetrics
 from tests.support.authorities import COMMON_NAME, ORGANIZATION, Authority
