@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from guard.telemetry.metrics import Metrics
 
 
+AUDIT_UNAVAILABLE = "audit_unavailable"
+
+
+def check_audit(x: Exchange) -> None:
+    """Refuse what the audit log has no room for, where the policy fails closed; a guest in shadow refuses nothing.
+
+    Raises:
+        StateError: 503.
+    """
+    if x.route.mode == "enforce" and x.active.plan.policy.audit.when_full == "refuse":
+        raise StateError("the audit log cannot be written", code=AUDIT_UNAVAILABLE, retry_after_s=1)
+
+
 class Admissions:
     """Charges budgets: those whose outcome counts, and beside them those that only watch.
 

@@ -43,7 +43,7 @@ class Exchange:
     """One request on its way; each phase reads what the ones before left and adds its own.
 
     `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
-    `certificate` is the verified client certificate's name, for `identity: client_certificate`.
+    `certificate` is what the client's verified certificate says, for `identity: client_certificate`.
     """
 
     active: Active

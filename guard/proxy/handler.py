@@ -22,7 +22,7 @@ from guard.model.exchange import Reply
 from guard.model.ledger import TERMS_CHANGED
 from guard.model.prediction import Answer
 from guard.ports import Clock, State, Upstreams
-from guard.proxy.admission import Admissions
+from guard.proxy.admission import AUDIT_UNAVAILABLE, Admissions, check_audit
 from guard.proxy.agreement import Agreements
 from guard.proxy.clients import RecentClients
 from guard.proxy.decisions import RecentDecisions, decision_of, outcome_of, verdict_of
@@ -177,8 +177,8 @@ class Handler:
     async def admit(self, x: Exchange) -> None:
         """Charge every budget in one atomic step, before the model is asked; a release that is known costs nothing."""
         client = self.client_of(x)
-        if self.audit is not None and not self.audit.room() and x.active.plan.policy.audit.when_full == "refuse":
-            raise StateError("the audit log cannot be written", code="audit_unavailable", retry_after_s=1)
+        if self.audit is not None and not self.audit.room():
+            check_audit(x)
         if x.route.private is not None:
             x.floors = await self.agreements.floors(x.route, x.now_s)
             await self.releases.recall(x, client)
@@ -304,7 +304,7 @@ class Handler:
 
     def count_failure(self, x: Exchange, phase: Phase, error: GuardError) -> None:
         """Count what failed, whether it was refused or passed over."""
-        if isinstance(error, StateError):
+        if isinstance(error, StateError) and error.code != AUDIT_UNAVAILABLE:
             self.metrics.state_error()
         if error.code in ("unreadable_answer", "too_many_predictions"):
             x.metrics.unreadable()
