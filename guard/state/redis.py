@@ -278,7 +278,7 @@ class RedisState:
             raise _UnknownScriptError("the state does not know the script") from error
         except (TimeoutError, RedisTimeoutError) as error:
             with contextlib.suppress(RedisError, RedisClusterException, OSError):
-                await let_go(self._clients[0])
+                await let_go(self._clients[0], noticed=isinstance(error, RedisTimeoutError))
             raise StateError("the state cannot be reached") from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateError("the state cannot be reached") from error

@@ -77,15 +77,20 @@ async def primaries(client: Client) -> list[Command]:
     return [partial(client.execute_command, target_nodes=node) for node in client.get_primaries()]
 
 
-async def let_go(client: Client) -> None:
+async def let_go(client: Client, *, noticed: bool) -> None:
     """Close the connections that nobody uses now, once one of them gave no answer: the others may be as dead.
 
     Otherwise a firewall that has lost its table costs a timeout for each of them, one after the other.
+
+    Args:
+        client: takes the commands.
+        noticed: redis-py itself ran out of time. Of a cluster it has then done the same for the server that hangs, and
+            asks who has its slots; those of other shards are none of it.
     """
-    if isinstance(client, RedisCluster):
-        await client.aclose()  # those in use too; the next command asks who has which slots
-    else:
+    if not isinstance(client, RedisCluster):
         await cast("Redis", client).connection_pool.disconnect(inuse_connections=False)
+    elif not noticed:
+        await client.aclose()
 
 
 def _connect(url: str, timeout_s: float) -> list[Client]:

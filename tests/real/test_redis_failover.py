@@ -31,14 +31,27 @@ sentinel failover-timeout models 3000
 pytestmark = pytest.mark.real
 
 
-async def charge(state: RedisState) -> int:
-    return (await state.charge("m", [ROW], NOW_S)).spends[0].spent
+async def charge(state: RedisState, ledger: str = "m") -> int:
+    return (await state.charge(ledger, [ROW], NOW_S)).spends[0].spent
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def meanwhile(state: RedisState, ledger: str) -> tuple[int, int]:
+    """Charge a ledger until cancelled; return how often it was charged, and how often that was refused."""
+    charged = refused = 0
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            try:
+                await charge(state, ledger)
+                charged += 1
+            except StateError:
+                refused += 1
+    return charged, refused
 
 
 async def charged_again_in_time(state: RedisState, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +66,14 @@ async def charged_again_in_time(state: RedisState, capsys: pytest.CaptureFixture
 
 async def test_a_shard_that_hangs_is_left_for_its_replica(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.ExitStack() as stack:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        options = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-require-full-coverage",
+            "no",
+        )
         servers: list[Valkey] = []
         for number in range(4):
             bus = ("--cluster-port", str(free_port()))
@@ -66,8 +86,13 @@ async def test_a_shard_that_hangs_is_left_for_its_replica(tmp_path: Path, capsys
             servers[0].command("CLUSTER", "MEET", "127.0.0.1", str(server.port), bus)
         bus = replica.command("CONFIG", "GET", "cluster-port").split(b"\r\n")[-2].decode()
         servers[0].command("CLUSTER", "MEET", "127.0.0.1", str(replica.port), bus)
-        slot = int(servers[0].command("CLUSTER", "KEYSLOT", "guard:{m}:c").strip(b":\r\n"))
-        owner = primaries[min(2, slot // 5461)]
+
+        def shard(ledger: str) -> int:
+            slot = servers[0].command("CLUSTER", "KEYSLOT", f"guard:{{{ledger}}}:c")
+            return min(2, int(slot.strip(b":\r\n")) // 5461)
+
+        owner = primaries[shard("m")]
+        other = next(name for name in "abcdefgh" if shard(name) != shard("m"))
         name = owner.command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
         await until(lambda: name.encode() in replica.command("CLUSTER", "NODES"))
         await until(lambda: b"+OK" in replica.command("CLUSTER", "REPLICATE", name))
@@ -79,8 +104,16 @@ async def test_a_shard_that_hangs_is_left_for_its_replica(tmp_path: Path, capsys
         owner.signal(signal.SIGSTOP)
         with pytest.raises(StateError):
             await charge(state)
+        both = [asyncio.create_task(meanwhile(state, ledger)) for ledger in ("m", other)]
         await until(lambda: b"role:master" in replica.command("INFO", "replication"))
         await charged_again_in_time(state, capsys)
+        for task in both:
+            task.cancel()
+        (_, refused), (charged, broken) = [await task for task in both]
+        with capsys.disabled():
+            print(f"meanwhile: {refused} refused, of another shard {charged} charged and {broken} refused")
+        assert refused > 0
+        assert charged > 100 > 50 * broken
         owner.signal(signal.SIGCONT)
         await state.aclose()
 
