@@ -33,12 +33,13 @@ def written(form: Format, name: str = "guard") -> Generator[io.StringIO]:
     stream = io.StringIO()
     logger, handler = logging.getLogger(name), handler_of(form, stream)
     level, logger.level = logger.level, logging.INFO
+    propagate, logger.propagate = logger.propagate, False  # pytest would keep what no report can hold
     logger.addHandler(handler)
     try:
         yield stream
     finally:
         logger.removeHandler(handler)
-        logger.level = level
+        logger.level, logger.propagate = level, propagate
 
 
 def lines(stream: io.StringIO) -> list[Line]:
