@@ -34,8 +34,7 @@ _SUM_TOLERANCE = 0.02
 _LABEL_ONLY = LabelOnly()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one defence did to an answer, for `explain`.
 
     Args:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 RECENT = 200
 DIGEST_SHOWN = 16
-_BANDS = (0.001, 0.01, 0.1, 1.0)
 _LN10 = math.log(10.0)
 
 Object = dict[str, Any]  # Any: JSON
@@ -101,10 +100,10 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
         "policy": x.active.plan.digest[:DIGEST_SHOWN],
     }
     if x.watched is not None:
-        strength = x.watched.strength
+        any_, structure = x.watched.strength
         made["evidence"] = {
-            "any": round(strength.any / _LN10, 2),
-            "structure": round(strength.structure / _LN10, 2),
+            "any": round(any_ / _LN10, 2) if any_ else 0.0,
+            "structure": round(structure / _LN10, 2) if structure else 0.0,
         }
     receipt = x.receipt
     if receipt is not None:
@@ -134,7 +133,11 @@ def policy_of(plan: Plan, now_s: float) -> Object:
 
 def coarse(shift: float) -> float:
     """Return the least power of ten, from 0.001 on, that a shift is below; 0 for none."""
-    return 0.0 if shift == 0.0 else next((most for most in _BANDS if shift < most), 10.0)
+    if shift == 0.0:
+        return 0.0
+    if shift < 0.01:
+        return 0.001 if shift < 0.001 else 0.01
+    return 0.1 if shift < 0.1 else 1.0 if shift < 1.0 else 10.0
 
 
 def _instant(now_s: float) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from guard.telemetry.logs import request_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,4 +39,6 @@ class Events:
         """
         log.warning("%s", json.dumps(event, ensure_ascii=False, separators=(",", ":")))
         if self._sink is not None:
-            self._sink.add({"kind": "event", **event})
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            request = {"id": request_id.get()} if request_id.get() else {}
+            self._sink.add({"kind": "event", "time": now, **request, **event})
