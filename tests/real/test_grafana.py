@@ -61,10 +61,10 @@ def test_every_panel_says_what_it_is_in_which_unit_and_what_to_do(name: str) -> 
         assert defaults["unit"], panel["title"]
         assert defaults["noValue"], panel["title"]
         assert defaults["thresholds"]["steps"][0]["value"] is None, panel["title"]
-        urls: list[str] = [link["url"] for link in panel.get("links") or []]
-        for url in urls:
-            page = re.fullmatch(r"\$\{docs\}/runbooks/([a-z-]+)\.html", url)
-            assert page is not None, url
+        links: list[Object] = panel.get("links") or []
+        for link in links:
+            page = re.fullmatch(r"\$\{docs\}/runbooks/([a-z-]+)\.html", link["url"])
+            assert page is not None, link
             assert (ROOT / "docs" / "runbooks" / f"{page[1]}.md").is_file(), page[1]
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == "${datasource}"
