@@ -129,7 +129,8 @@ class Checker:
         self._stray: _Line | None = None
         self._suspect: _Line | None = None
         self._garbage = 0
-        self._oldest: int | None = None
+        self.oldest = 1
+        """Number of the oldest line that rotation has kept, as far as lines say."""
 
     @property
     def seq(self) -> int:
@@ -242,7 +243,7 @@ class Checker:
         if place.kind == "start":
             self._started(here, said)
         elif place.kind == "rotate" and isinstance(said.get("oldest"), int):
-            self._oldest = said["oldest"]
+            self.oldest = said["oldest"]
         elif place.kind == "lost":
             lost = f"{said.get('entries')} entries were lost about here, {said.get('refused')} of them of refusals"
             self._note(f"seq {here.seq}: {lost}: the buffer was full")
@@ -272,7 +273,7 @@ class Checker:
 
     def _beginning(self) -> None:
         if self._whole and self.first > 1:
-            oldest = 1 if self._oldest is None else self._oldest
+            oldest = self.oldest
             if self._stream:
                 self._note(f"the chain begins at seq {self.first}: what came before is not here")
             elif self.first > oldest:

@@ -69,6 +69,8 @@ class AuditFile:
         self._keep = keep
         self._size = 0
         self._torn = False
+        self._oldest = 1
+        self._surplus: list[Path] = []
         if not path.parent.is_dir():
             raise OSError(errno.ENOENT, f"there is no directory {path.parent} for the audit log")
         self._lock = self._locked()
@@ -110,6 +112,7 @@ class AuditFile:
             for number, raw in lines_of(path):
                 checker.feed(path.name, number, raw)
         checker.finish()
+        self._oldest = checker.oldest
         self._cut(checker)
         problem = _problem(head, checker)
         if problem:
@@ -211,17 +214,37 @@ class AuditFile:
         os.close(self._descriptor)
         self._descriptor, self._size = descriptor, 0
         self._sync_directory()
-        for path in rotated(self.path)[-self._keep :]:
-            with path.open("rb") as file:
-                first = link(file.readline(LONGEST_LINE))
-            if first is not None:
-                return first.seq
-        return 1
+        own = self._own()
+        self._surplus = [path for path, _ in own[: -self._keep]]
+        # Only what rotation itself removes moves the beginning: what somebody else has deleted stays missing.
+        if self._surplus:
+            self._oldest = own[-self._keep][1]
+        return self._oldest
 
     def prune(self) -> None:
         """Delete the oldest files."""
-        for path in rotated(self.path)[: -self._keep]:
+        for path in self._surplus:
             path.unlink(missing_ok=True)
+        self._surplus = []
+
+    def _own(self) -> list[tuple[Path, int]]:
+        """Return the rotated files that this guard has written, each with the number of its first line.
+
+        The first line of each is signed. Others could be there to have genuine ones deleted in their place.
+        """
+        found: list[tuple[Path, int]] = []
+        strange = 0
+        for path in rotated(self.path):
+            with path.open("rb") as file:
+                line = file.readline(LONGEST_LINE)[:-1]
+            first = link(line)
+            if first is None or self._keys.objection(line) is not None or (found and first.seq <= found[-1][1]):
+                strange += 1
+            else:
+                found.append((path, first.seq))
+        if strange:
+            log.warning("audit log %s: %d rotated files are not its own, and are left alone", self.path, strange)
+        return found
 
     def close(self) -> None:
         """Let go of the file."""

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +19,6 @@ from guard.telemetry.audit_log import AuditLog
 from tests.support.audits import FAST, KEY, OTHER, Losses, check_files, entries_of, entry, until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from guard.telemetry.audit_keys import SigningKey
 
 
@@ -137,6 +136,27 @@ def test_the_oldest_files_are_deleted_and_that_is_not_taken_for_tampering(path: 
     assert "rotation has removed what came before" in checker.notes[0]
     rotated(path)[0].unlink()
     assert "are missing, and no rotation has removed them" in check_files(path).problems[0].text
+
+
+def test_files_that_somebody_plants_are_not_kept_in_the_place_of_genuine_ones(path: Path) -> None:
+    turned(path, 2, keep=99)
+    genuine = rotated(path)
+    planted = [Path(f"{path}.000{number}") for number in range(900, 910)]
+    for number, forged in enumerate(planted):
+        line = b'{"seq":99999,"prev":"' + b"0" * 64 + b'","kind":"rotate"}\n'
+        forged.write_bytes(genuine[-1].read_bytes() if number % 2 else line)
+    target = AuditFile(path, Keys(verifies, frozenset((KEY.public,))), keep=len(genuine) + 1)
+    assert target.rotate() == 1
+    target.prune()
+    target.close()
+    assert all(one.exists() for one in (*genuine, *planted))
+
+
+def test_rotation_does_not_cover_up_what_somebody_has_deleted(path: Path) -> None:
+    turned(path, 3, keep=99)
+    rotated(path)[0].unlink()
+    turned(path, 5, keep=99)
+    assert "and no rotation has removed them" in check_files(path).problems[0].text
 
 
 def test_a_rotated_file_that_is_gone_or_changed_is_found(path: Path) -> None:
