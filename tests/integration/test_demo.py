@@ -36,6 +36,7 @@ def report() -> str:
     return done.stdout
 
 
+@pytest.mark.lab
 def test_the_theft_through_guard_is_worth_less(report: str) -> None:
     found = {
         title: (int(answers), float(agreed), float(distance))
@@ -54,6 +55,7 @@ def test_the_theft_through_guard_is_worth_less(report: str) -> None:
     assert found["the model itself"][1] == 100.0
 
 
+@pytest.mark.lab
 def test_the_answers_through_guard_lie_on_the_grid(report: str) -> None:
     rows = re.findall(r"│\s*(\d)\s*│\s*([\d.e-]+)\s*│\s*([\d.e-]+)\s*│", report)
     assert [int(digit) for digit, _, _ in rows] == list(range(10))
@@ -65,6 +67,7 @@ def test_the_answers_through_guard_lie_on_the_grid(report: str) -> None:
     assert bare.index(max(bare)) == guarded.index(max(guarded))
 
 
+@pytest.mark.lab
 def test_it_names_the_ports_and_leaves_none_behind(report: str) -> None:
     ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", report)]
     assert len(set(ports)) == 3

@@ -311,6 +311,7 @@ async def test_a_meter_closes_the_budget_of_who_learns_too_much_and_of_nobody_el
     assert 'guard_budget_remaining_ratio{budget="information/client",route="m"} 0' in text
 
 
+@pytest.mark.lab
 async def test_a_reading_outlives_a_restart(tmp_path: Path) -> None:
     state = MemoryState()
     rows = client(np.random.default_rng(1), 16, 600)

@@ -63,6 +63,7 @@ async def test_ledgers_are_found_among_other_keys(valkey: Valkey, state: RedisSt
     assert await books.accounts("unknown") == []
 
 
+@pytest.mark.lab
 async def test_thousands_of_counters_are_read_while_they_are_charged(state: RedisState, books: RedisBooks) -> None:
     scopes = [f"client:{i}" for i in range(2500)]
     await asyncio.gather(*[state.charge("m", [private(1, scope)], NOW_S) for scope in scopes])
@@ -275,6 +276,7 @@ async def test_settings_that_nobody_may_read_may_lose_charges(tmp_path: Path) ->
         await state.aclose()
 
 
+@pytest.mark.lab
 async def test_a_server_with_replicas_may_lose_charges(valkey: Valkey, state: RedisState, tmp_path: Path) -> None:
     with Valkey(tmp_path / "replica", "--replicaof", f"127.0.0.1 {valkey.port}"):
         async with asyncio.timeout(20):
@@ -283,6 +285,7 @@ async def test_a_server_with_replicas_may_lose_charges(valkey: Valkey, state: Re
         assert (await state.durability()).startswith("redis: replication is asynchronous")
 
 
+@pytest.mark.lab
 async def test_a_cluster_is_read_and_may_lose_charges(tmp_path: Path) -> None:
     with Valkey(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383").startswith(b"+OK")

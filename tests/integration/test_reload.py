@@ -75,6 +75,7 @@ async def body_under(running: Guard, path: Path, text: str) -> bytes:
     return (await ask(running.port, TARGET, ROW)).body
 
 
+@pytest.mark.lab
 async def test_a_thousand_reloads_under_load(tmp_path: Path, upstream: Model) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(COARSE)

@@ -64,12 +64,14 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     return code, out, folder
 
 
+@pytest.mark.lab
 def test_gates_that_hold_exit_0(held: tuple[int, str, Path]) -> None:
     code, out, _ = held
     assert code == 0
     assert "equation_solving_softmax" in out
 
 
+@pytest.mark.lab
 def test_the_reports_say_what_was_found(held: tuple[int, str, Path]) -> None:
     folder = held[2]
     report: Any = json.loads((folder / "r.json").read_text())  # Any: JSON

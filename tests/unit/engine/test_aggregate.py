@@ -184,6 +184,7 @@ def ensembles(draw: st.DrawFn) -> tuple[list[Floats | None], Floats | None, Floa
     return others, draw(one), draw(one), draw(st.integers(1, len(others) + 1))
 
 
+@pytest.mark.lab
 @settings(max_examples=600, deadline=None)
 @given(ensembles(), st.sampled_from(["mean", "noisy_vote"]))
 def test_one_model_moves_the_aggregate_by_its_share_at_most(
