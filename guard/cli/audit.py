@@ -47,7 +47,7 @@ state or a file is out of reach; 5: there is nothing to verify.
 """
 PARTS = ("verify", "show", "key")
 _SHADOW = "shadow:"
-_OF_LOG = ("key", "any_key", "at_least", "client", "route", "since", "until", "verdict", "id")
+_OF_LOG = ("key", "any_key", "at_least", "begin", "client", "route", "since", "until", "verdict", "id")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     log.add_argument("--key", action="append", help="public key, or a file that holds one; again for another one")
     log.add_argument("--any-key", action="store_true", default=None, help="whoever signed it: check the chain alone")
     log.add_argument("--at-least", type=int, metavar="SEQ", help="a number that the log is known to have reached")
+    log.add_argument("--from", dest="begin", type=int, metavar="SEQ", help="lines before it were moved to an archive")
     show = parser.add_argument_group("show PATH")
     show.add_argument("--client", help="a client's name, or its pseudonym")
     show.add_argument("--route", help="a route's name")
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def _ledgers(args: argparse.Namespace) -> int:
     given = next((name for name in _OF_LOG if getattr(args, name) is not None), None)
     if args.part == "show" or given is not None:
-        what = "guard audit show" if given is None else f"--{given.replace('_', '-')}"
+        what = "guard audit show" if given is None else f"--{given.replace('_', '-').replace('begin', 'from')}"
         return fail(f"{what} needs the audit log's PATH")
     plan: Plan | None = None
     if args.policy:

@@ -9,8 +9,9 @@ from guard.cli.audit_lines import STDIN, lines_of
 from guard.cli.common import Exit, fail
 from guard.cli.ledgers import printable
 from guard.errors import StateError
-from guard.telemetry.audit_check import Checker, Head, Keys, read_head
+from guard.telemetry.audit_check import Checker
 from guard.telemetry.audit_file import rotated
+from guard.telemetry.audit_head import Head, Keys, read_head
 from guard.telemetry.audit_keys import SigningKey, verifies
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run_verify(args: argparse.Namespace) -> int:
     keys = Keys(verifies, trusted)
     try:
         head, headed = (None, "") if args.path == STDIN else _head(Path(args.path), keys)
-        checker = Checker(keys, head, stream=args.path == STDIN)
+        checker = Checker(keys, head, stream=args.path == STDIN, begin=args.begin or 1)
         for name, number, raw in lines_of(args.path):
             checker.feed(name, number, raw)
     except OSError as error:

@@ -82,8 +82,8 @@ def open_audit(where: str, secret: bytes, metrics: Metrics, digest: str = "") ->
         StateError: `where` is none of these.
     """
     # Only a guard that has an audit log pays for cryptography.
-    from guard.telemetry.audit_check import Keys  # noqa: PLC0415
     from guard.telemetry.audit_file import AuditFile  # noqa: PLC0415
+    from guard.telemetry.audit_head import Keys  # noqa: PLC0415
     from guard.telemetry.audit_keys import SigningKey, verifies  # noqa: PLC0415
     from guard.telemetry.audit_log import AuditLog  # noqa: PLC0415
     from guard.telemetry.audit_streams import Standard, syslog  # noqa: PLC0415

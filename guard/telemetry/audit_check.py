@@ -11,19 +11,14 @@ Pure: lines come in, problems come out. What a chain can and cannot tell:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import orjson
-
-from guard.telemetry.audit_chain import BEGIN, SIGNED, Link, digest, link, parted
+from guard.telemetry.audit_chain import BEGIN, SIGNED, Link, digest, link
+from guard.telemetry.audit_head import Head, Keys, Object, loads, object_of
 
 MOST_KEPT = 1000
 """Problems, and notes, that are kept; all are counted."""
 _SPECIAL = SIGNED | {"lost"}
-
-Verifies = Callable[[str, str, bytes], bool]
-Object = dict[str, Any]  # Any: JSON
 
 
 class Problem(NamedTuple):
@@ -42,52 +37,6 @@ class Problem(NamedTuple):
     text: str
 
 
-class Head(NamedTuple):
-    """How far a log goes, as its head file says.
-
-    Args:
-        log: the log's id.
-        seq: number of the last line.
-        last: that line's hash.
-        time: when it was said.
-        key: whose signature it has.
-    """
-
-    log: str
-    seq: int
-    last: bytes
-    time: str
-    key: str
-
-
-class Keys:
-    """Whose signatures count.
-
-    Args:
-        verifies: whether a signature is its key's.
-        trusted: public keys; empty when nobody said whose log this is, so that any key will do.
-    """
-
-    def __init__(self, verifies: Verifies, trusted: frozenset[str] = frozenset()) -> None:
-        self.verifies = verifies
-        self.trusted = trusted
-        self.seen: set[str] = set()
-
-    def objection(self, line: bytes) -> str | None:
-        """Return what is wrong with the signature on a line, or None."""
-        parts = parted(line)
-        said = _loads(line)
-        key = said.get("key")
-        if parts is None or not isinstance(key, str) or len(key) != 64:
-            return "its signature is missing or damaged"
-        if self.trusted and key not in self.trusted:
-            return f"it is signed with another key, {key}"
-        if not self.verifies(key, parts[1], parts[0]):
-            return "its signature is forged, or it was changed"
-        self.seen.add(key)
-        return None
-
-
 class _Line(NamedTuple):
     file: str
     number: int
@@ -104,9 +53,12 @@ class Checker:
         stream: the lines went through a pipe or a collector: a new chain may begin among them, others' lines may stand
             between them, and there is no head.
         whole: the log is checked from its oldest line on, not one file of it.
+        begin: lines before this number are kept elsewhere.
     """
 
-    def __init__(self, keys: Keys, head: Head | None, *, stream: bool = False, whole: bool = True) -> None:
+    def __init__(
+        self, keys: Keys, head: Head | None, *, stream: bool = False, whole: bool = True, begin: int = 1
+    ) -> None:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.found = 0
@@ -124,6 +76,7 @@ class Checker:
         self._head_seen = False
         self._stream = stream
         self._whole = whole
+        self._begin_at = begin
         self._first: Link | None = None
         self._last = _Line("", 0, 0, BEGIN)
         self._stray: _Line | None = None
@@ -230,7 +183,7 @@ class Checker:
 
     def _special(self, here: _Line, place: Link, line: bytes) -> None:
         """Heed what the log says of itself."""
-        said = _loads(line)
+        said = loads(line)
         if place.kind in SIGNED:
             objection = self._keys.objection(line)
             self.log = self.log or str(said.get("log", ""))
@@ -252,7 +205,7 @@ class Checker:
         """Note how the guard that started found the log."""
         if (instance := str(said.get("instance", ""))) not in self.instances and len(self.instances) < MOST_KEPT:
             self.instances.append(instance)
-        state = _object(said.get("found"))
+        state = object_of(said.get("found"))
         if state.get("state") == "crash":
             unsigned, torn = state.get("unsigned", 0), state.get("torn_bytes", 0)
             what = f"{unsigned} lines before it were never signed" if unsigned else "no line was left unsigned"
@@ -273,13 +226,13 @@ class Checker:
 
     def _beginning(self) -> None:
         if self._whole and self.first > 1:
-            oldest = self.oldest
+            oldest = max(self.oldest, self._begin_at)
             if self._stream:
                 self._note(f"the chain begins at seq {self.first}: what came before is not here")
             elif self.first > oldest:
                 self._problem("", 0, oldest, f"{_missing(oldest, self.first - 1)}, and no rotation has removed them")
             else:
-                self._note(f"the chain begins at seq {self.first}: rotation has removed what came before")
+                self._note(f"the chain begins at seq {self.first}: what came before was rotated away, or moved")
 
     def _ending(self) -> None:
         head = self._head
@@ -317,29 +270,5 @@ class Checker:
             self.notes.append(text)
 
 
-def read_head(data: bytes, keys: Keys) -> Head | str:
-    """Read a head file; return what is wrong with it where something is."""
-    line = data[:-1] if data.endswith(b"\n") else b""
-    objection = keys.objection(line)
-    if objection is not None:
-        return objection
-    said = _loads(line)
-    log, seq, last, time, kind = (said.get(name) for name in ("log", "seq", "last", "time", "kind"))
-    if kind != "head" or not (isinstance(log, str) and isinstance(seq, int) and isinstance(last, str)):
-        return "it is signed, and no head"
-    return Head(log, seq, last.encode("ascii", "replace"), str(time), str(said.get("key")))
-
-
 def _missing(first: int, last: int) -> str:
     return f"seq {first} is missing" if first == last else f"seq {first} to {last} are missing"
-
-
-def _loads(line: bytes) -> Object:
-    try:
-        return _object(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return {}
-
-
-def _object(value: object) -> Object:
-    return cast("Object", value) if isinstance(value, dict) else {}

@@ -19,10 +19,11 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from guard.telemetry.audit_chain import BEGIN, Chain, link
-from guard.telemetry.audit_check import Checker, Head, Keys, read_head
+from guard.telemetry.audit_check import Checker
+from guard.telemetry.audit_head import Head, Keys, read_head
+from guard.telemetry.audit_target import Origin
 
 log = logging.getLogger("guard.audit")
 
@@ -30,22 +31,6 @@ MAX_BYTES = 64 * 2**20
 KEEP = 16
 LONGEST_LINE = 2**16
 _FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-
-class Origin(NamedTuple):
-    """Where a chain goes on.
-
-    Args:
-        chain: its end.
-        log: the log's id; empty for one that begins.
-        found: for the start line: `state` is `new`, `clean`, `crash` (with `unsigned` lines and `torn_bytes`) or
-            `mismatch` (with the `problem`), `other_key` (with the `key`: Guard's secret has changed, or somebody else
-            has written it).
-    """
-
-    chain: Chain
-    log: str
-    found: dict[str, object]
 
 
 class AuditFile:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from guard.telemetry.audit_chain import Chain
-from guard.telemetry.audit_file import Origin
+from guard.telemetry.audit_target import Origin
 
 _PRIORITY = 13 * 8 + 6
 """Facility `log audit`, severity informational."""

@@ -29,7 +29,7 @@ from guard.model.exchange import Reply
 from guard.model.prediction import Answer, Prediction
 from guard.proxy.audit import open_audit
 from guard.proxy.decisions import decision_of
-from guard.telemetry.audit_log import PACE
+from guard.telemetry.audit_target import PACE
 from guard.telemetry.metrics import Metrics
 from guard.telemetry.pseudonyms import Pseudonyms
 from tests.support.fakes import SECRET, Guarded, Seen

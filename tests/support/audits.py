@@ -13,10 +13,11 @@ from typing import Any
 import orjson
 
 from guard.telemetry.audit_chain import Chain, signed
-from guard.telemetry.audit_check import Checker, Head, Keys, read_head
-from guard.telemetry.audit_file import Origin, lines_of, rotated
+from guard.telemetry.audit_check import Checker
+from guard.telemetry.audit_file import lines_of, rotated
+from guard.telemetry.audit_head import Head, Keys, read_head
 from guard.telemetry.audit_keys import SigningKey, verifies
-from guard.telemetry.audit_log import Pace
+from guard.telemetry.audit_target import Origin, Pace
 
 KEY = SigningKey(bytes(range(32)))
 OTHER = SigningKey(bytes(32))

@@ -128,6 +128,14 @@ def test_a_rollback_is_found_by_who_remembers_the_number(capsys: Capture) -> Non
     assert "it ends at seq 7, and was at 8 already: rolled back" in capsys.readouterr().out
 
 
+def test_lines_that_were_moved_to_an_archive_are_not_missed(log: Path, capsys: Capture) -> None:
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[3:]))
+    assert run("verify", "audit.jsonl", "--secret-file", "secret") == 1
+    assert "seq 1 to 3 are missing, and no rotation has removed them" in capsys.readouterr().out
+    assert run("verify", "audit.jsonl", "--secret-file", "secret", "--from", "4") == 0
+    assert run("verify", "audit.jsonl", "--secret-file", "secret", "--from", "3") == 1
+
+
 def test_a_chain_is_read_from_a_pipe_with_a_collectors_words_before_it(
     log: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.telemetry.audit_chain import Chain, digest, link, parted
-from guard.telemetry.audit_check import Keys, read_head
+from guard.telemetry.audit_head import Keys, read_head
 from guard.telemetry.audit_keys import verifies
 from tests.support.audits import KEY, OTHER, Made, check, entry, made_of
 
@@ -190,7 +190,7 @@ def test_rotation_may_remove_the_oldest_lines_and_nobody_else_may() -> None:
     removed = check(b"".join(made.lines[3:]), made.head())
     assert (removed.problems, removed.notes) == (
         [],
-        ["the chain begins at seq 4: rotation has removed what came before"],
+        ["the chain begins at seq 4: what came before was rotated away, or moved"],
     )
     more = check(b"".join(made.lines[5:]), made.head())
     assert [p.text for p in more.problems] == ["seq 4 to 5 are missing, and no rotation has removed them"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from guard.telemetry.audit_check import Keys
 from guard.telemetry.audit_file import AuditFile, rotated
+from guard.telemetry.audit_head import Keys
 from guard.telemetry.audit_keys import verifies
 from guard.telemetry.audit_log import AuditLog
 from tests.support.audits import FAST, KEY, OTHER, Losses, check_files, entries_of, entry, until
@@ -133,7 +133,7 @@ def test_the_oldest_files_are_deleted_and_that_is_not_taken_for_tampering(path: 
     assert len(rotated(path)) == 2
     checker = check_files(path)
     assert checker.problems == []
-    assert "rotation has removed what came before" in checker.notes[0]
+    assert "what came before was rotated away" in checker.notes[0]
     rotated(path)[0].unlink()
     assert "are missing, and no rotation has removed them" in check_files(path).problems[0].text
 

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from guard.telemetry.audit_log import AuditLog, Pace
+from guard.telemetry.audit_log import AuditLog
+from guard.telemetry.audit_target import Pace
 from tests.support.audits import FAST, KEY, FakeTarget, Losses, check, entry, until
 
 
