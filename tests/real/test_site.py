@@ -39,6 +39,12 @@ def test_no_page_and_no_style_loads_from_elsewhere(site: Path) -> None:
     assert {str(page): found for page in pages if (found := outside(page.read_text(encoding="utf-8")))} == {}
 
 
+def test_nothing_asks_the_themes_script_to_load_from_elsewhere(site: Path) -> None:
+    # It fetches a renderer for Mermaid diagrams, and figures of a repository, when a page has them.
+    for page in site.rglob("*.html"):
+        assert not re.search(r'class="[^"]*mermaid|data-md-component="source"', page.read_text(encoding="utf-8")), page
+
+
 def test_what_would_load_from_elsewhere_is_seen() -> None:
     for text in (
         '<script src="https://a/b.js">',
