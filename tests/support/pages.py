@@ -96,8 +96,8 @@ def links(page: Path) -> list[str]:
 def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
     """Yield the `guard ...` command lines of a block: the line, and its words after `guard`.
 
-    A prompt, variables before the command, a pipe before it, and whatever comes after a pipe, a redirection or a
-    comment, are left out.
+    A prompt, variables before the command, a pipe before it, whatever comes after a pipe, a redirection or a comment,
+    and dots that stand for more, are left out.
     """
     text = re.sub(r"\\\n\s*", " ", block.text)
     for line in text.splitlines():
@@ -120,4 +120,4 @@ def _words(text: str) -> list[str]:
     except ValueError:
         return []
     end = next((i for i, word in enumerate(words) if re.fullmatch(r"[0-9]?>.*|&|<.*", word)), len(words))
-    return words[:end]
+    return [word for word in words[:end] if word not in ("...", "…")]
