@@ -197,7 +197,10 @@ class AuditLog:
         """
         self._write()
         self._quiet = 0 if self._entries else self._quiet + 1
-        while self._entries or self._told != (self._lost_costly, self._lost_cheap):
+        # As much as the buffer holds: however fast more comes, heads are signed in between.
+        for _ in range(self._most_lines // _AT_ONCE + 1):
+            if not self._entries and self._told == (self._lost_costly, self._lost_cheap):
+                break
             self._gather()
             self._write()
         now_s = time.monotonic()
