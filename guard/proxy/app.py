@@ -118,7 +118,10 @@ class DataApp:
     def refuse(self, active: Active, error: GuardError, route: RoutePlan | None = None) -> Response:
         """Answer what never became an exchange, and count it."""
         self.metrics.route("none" if route is None else route.name).request(error.code)
-        return error_response(error, active.plan.routes[0].codec if route is None else route.codec)
+        response = error_response(error, active.plan.routes[0].codec if route is None else route.codec)
+        if active.plan.mode == "enforce":
+            response.headers.append((b"x-request-id", request_id.get().encode("ascii")))
+        return response
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> str:
