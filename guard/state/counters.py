@@ -8,6 +8,7 @@ counts distinct queries and is journalled: its entry could not say which rows we
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 DIGEST_BYTES = 16
 
 _ALLOW, _LABEL_ONLY, _DENY = Admission.ALLOW, Admission.LABEL_ONLY, Admission.DENY
+_SAFE = "/:@+=,!*()$;"
+_PLAIN = re.compile(rf"[A-Za-z0-9_.~{_SAFE}-]+")
 _NOTHING: tuple[bytes, ...] = ()
 _ZERO = Spend(0, 0)
 
@@ -162,7 +165,6 @@ def rows_back(rows: int, charged: int, taken: int) -> int:
     return rows * taken // charged if charged else 0
 
 
-@lru_cache(maxsize=65_536)
 def escaped(name: str) -> str:
     """Write a ledger's, budget's or scope's name without `|`, `{`, `}` or anything that is not printable ASCII.
 
@@ -171,8 +173,13 @@ def escaped(name: str) -> str:
     >>> escaped("client:alice"), escaped("client:a|b}"), escaped("")
     ('client:alice', 'client:a%7Cb%7D', '%')
     """
+    return name if _PLAIN.fullmatch(name) else _quoted(name)
+
+
+@lru_cache(maxsize=4096)  # a name that clients choose may be long, so not many are kept
+def _quoted(name: str) -> str:
     # `quote` never writes a % that no hex digits follow, so a bare one can stand for the empty name.
-    return quote(name, safe="/:@+=,!*()$;", errors="surrogatepass") if name else "%"
+    return quote(name, safe=_SAFE, errors="surrogatepass") if name else "%"
 
 
 def unescaped(text: str) -> str:
