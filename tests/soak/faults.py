@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.soak.notes import Notes
 from tests.soak.stage import Stage
 
 AWAY_S = 2.0
+STALL_S = 0.3
+"""Lateness of the load's own event loop that tells that the machine has not kept up, Redis and the guard included."""
 
 
 @dataclass
@@ -31,7 +34,10 @@ class Faults:
         self.ended = asyncio.Event()
 
     def all(self) -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(way) for way in (self.redis(), self.model(), self.reloads(), self.hang_ups())]
+        return [
+            asyncio.create_task(way)
+            for way in (self.redis(), self.model(), self.reloads(), self.hang_ups(), self.stalls())
+        ]
 
     async def rest(self, seconds: float) -> bool:
         """Wait; return whether the run goes on."""
@@ -54,6 +60,14 @@ class Faults:
                 await asyncio.sleep(AWAY_S)
                 await asyncio.to_thread(self.stage.valkey.start)
             self.notes.over("redis")
+
+    async def stalls(self) -> None:
+        """Strike nothing: notice when the machine does."""
+        while not self.ended.is_set():
+            due = time.monotonic() + 0.1
+            await asyncio.sleep(0.1)
+            if time.monotonic() - due > STALL_S:
+                self.notes.fault("stall", 0.0)
 
     async def model(self) -> None:
         """Let it die, and come back on the same port."""

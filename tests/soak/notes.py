@@ -70,6 +70,8 @@ class Notes:
             return "answered"
         if status == 503 and said in STATE_AWAY and self.failing("redis"):
             return "Redis was away"
+        if status == 503 and said in STATE_AWAY and self.failing("stall"):
+            return "the machine stood still"
         if status in (502, 504) and (route == "faulty" or self.failing("model")):
             return f"the model failed ({status})"
         if status == 502 and said == "upstream closed the connection before its response was complete":
