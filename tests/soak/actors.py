@@ -24,6 +24,8 @@ from tests.support.simulated_profile import client
 BROKEN_MODELS = ("slow", "reset", "half", "garbage", "huge", "busy", "closing", "gzip")
 FLOOD, FLOOD_RATE = 5000, 80.0
 """Strangers that come at first, and how many a second: 2,048 clients are watched, 4,096 metered, 1,000 listed."""
+AT_ONCE = 32
+"""Strangers, so that a slow machine has no more requests in flight than Guard takes."""
 HEAD = b"POST /v2/models/scores/infer HTTP/1.1\r\nhost: g\r\nx-api-key: fault-0\r\n"
 
 
@@ -95,16 +97,18 @@ class Cast:
     async def strangers(self, rate: float) -> None:
         """Be somebody new each time, by address: so many at first that every bounded set of clients is soon full."""
         rng, draw = random.Random(self.seed), np.random.default_rng(self.seed)
-        met = 0
+        met, room = 0, asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             async for _ in self.pace(FLOOD_RATE, rng):
                 met += 1
+                await room.acquire()
                 if met > FLOOD:
                     await asyncio.sleep(rng.expovariate(rate))
                 address = socket.inet_ntoa(struct.pack(">I", rng.randrange(2**32 - 2**29)))
                 rows = client(draw, FEATURES, rng.randint(1, 3)).tolist()
                 route = "graded" if met <= FLOOD else rng.choice(("scores", "graded"))
-                group.create_task(self.once("stranger", f"address:{address}", route, rows, address))
+                asked = group.create_task(self.once("stranger", f"address:{address}", route, rows, address))
+                asked.add_done_callback(lambda _: room.release())
 
     async def once(self, kind: str, name: str, route: str, rows: list[list[float]], address: str = "") -> None:
         body = json.dumps(infer(*rows)).encode()
