@@ -66,7 +66,7 @@ def _demo(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _compare(out, upstream, guarded, args.seed)
     _thefts(out, say, upstream, guarded, args.seed)
     out.print(f"\nAll of it in {time.monotonic() - began:.0f} s. Where things listen:")
-    out.print(f"  the model            {upstream}\n  Guard                {guarded}\n  metrics and policy   {admin}")
+    out.print(f"  the model            {upstream}\n  Guard                {guarded}\n  console and metrics  {admin}")
     if args.once:
         return 0
     with contextlib.suppress(KeyboardInterrupt):  # as soon as it is said

@@ -98,7 +98,7 @@ def test_a_signal_ends_it_with_everything_that_it_started(number: signal.Signals
         text = log.read_text()
         below = children(process.pid)
         assert len(below) == 2
-        found = re.search(r"the model\s+(\S+)\s+Guard\s+(\S+)\s+metrics and policy\s+(\S+)", text)
+        found = re.search(r"the model\s+(\S+)\s+Guard\s+(\S+)\s+console and metrics\s+(\S+)", text)
         assert found is not None
         upstream, guarded, admin = found.groups()
         for url in (upstream + "/v2/health/live", guarded + "/v2/health/live", admin + "/healthz"):
