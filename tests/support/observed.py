@@ -18,9 +18,11 @@ import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import trustme
 
 from guard.detectors.profile import encode
 from tests.support.debian import program
@@ -291,7 +293,7 @@ class Scene:
 
     Args:
         guard: the Guard under load.
-        spare: a second one, in shadow, without traffic.
+        spare: a second one, in shadow, without traffic, whose certificate expires tomorrow.
         prometheus: what scrapes both.
         state: the Guard's Valkey.
         folder: the Guard's files.
@@ -329,6 +331,17 @@ class Scene:
             time.sleep(0.05)
 
 
+def _short_lived(folder: Path) -> tuple[str, ...]:
+    """Return the options that serve HTTPS with a certificate of one day."""
+    folder.mkdir(parents=True)
+    made = trustme.CA().issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=1))
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    key.chmod(0o600)
+    return "--tls-cert", str(cert), "--tls-key", str(key)
+
+
 @contextlib.contextmanager
 def scene(folder: Path, rules: str, calm_s: float = 0) -> Generator[Scene]:
     """Run everything.
@@ -352,7 +365,8 @@ def scene(folder: Path, rules: str, calm_s: float = 0) -> Generator[Scene]:
         state = stack.enter_context(Valkey(folder / "valkey"))
         options = ("--state", state.url, "--audit", f"file:{at / 'audit.jsonl'}")
         guarded = stack.enter_context(guard(policy, served.url, at, *options, env=secret))
-        spare = stack.enter_context(guard("observe", served.url, folder / "spare", "--state", "memory:"))
+        secure = ("--state", "memory:", *_short_lived(folder / "spare"))
+        spare = stack.enter_context(guard("observe", served.url, folder / "spare", *secure))
         targets = [urllib.parse.urlsplit(found.admin).netloc for found in (guarded, spare)]
         seen = stack.enter_context(prometheus(folder / "prometheus", targets, rules))
         seen.until("count(guard_build_info) == 2")  # what happens before the first scrape is not seen to grow
