@@ -124,7 +124,9 @@ def _tell(args: argparse.Namespace, checker: Checker, keys: Keys, whose: str, he
         return fail(f"{what}: this is not what was written", code=Exit.FAILED)
     if not keys.trusted and not args.any_key:
         hint = "give --secret-file or GUARD_SECRET, or --key with what `guard audit key` says there; or --any-key"
-        return fail("the chain holds; by whom it is signed was not checked", hint)
+        fail(
+            "the chain and its signatures hold, BUT WHOSE KEY IT IS WAS NOT CHECKED: anybody can sign a log anew", hint
+        )
     return Exit.OK
 
 

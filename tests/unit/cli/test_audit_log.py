@@ -81,10 +81,11 @@ def test_a_sound_log_is_sound_by_secret_by_key_and_by_file_of_a_key(capsys: Capt
 
 
 @pytest.mark.usefixtures("log")
-def test_nobodys_key_is_never_fine_unless_that_is_said(capsys: Capture) -> None:
-    assert run("verify", "audit.jsonl") == 2
-    assert "by whom it is signed was not checked" in capsys.readouterr().err
+def test_nobodys_key_is_warned_of_unless_any_will_do(capsys: Capture) -> None:
+    assert run("verify", "audit.jsonl") == 0
+    assert "WHOSE KEY IT IS WAS NOT CHECKED" in capsys.readouterr().err
     assert run("verify", "audit.jsonl", "--any-key") == 0
+    assert capsys.readouterr().err == ""
     assert run("verify", "audit.jsonl", "--key", OTHER.public) == 1
     assert f"it is signed with another key, {key()}" in capsys.readouterr().out
 
