@@ -36,8 +36,10 @@ _HOP_BY_HOP = frozenset(
     )
 )
 """Headers that end at Guard, in either direction: they belong to one connection, or were meant for Guard alone."""
-_ALWAYS_FORWARDED = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"user-agent", b"accept"))
-"""Request headers that go upstream in enforce. Everything else could change what the model reveals."""
+_ALWAYS_FORWARDED = frozenset((b"traceparent", b"tracestate", b"user-agent", b"accept"))
+"""Request headers that go upstream in enforce; `x-request-id` is written afresh. Everything else could change what the
+model reveals."""
+_REQUEST_ID = b"x-request-id"
 _TRACE_CONTEXT = frozenset((b"traceparent", b"tracestate"))
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 _STATUS_MEMBERS = ("name", "ready", "live", "status")
@@ -50,7 +52,7 @@ def request_id_of(call_headers: list[tuple[bytes, bytes]]) -> str:
     Random, since a count would tell each client how many requests all others have made.
     """
     for name, value in call_headers:
-        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+        if name == _REQUEST_ID and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
     return os.urandom(8).hex()
 
@@ -69,14 +71,12 @@ def upstream_headers(x: Exchange) -> list[tuple[bytes, bytes]]:
     else:
         allowed = active.forwarded
         made = [h for h in headers if (h[0] in _ALWAYS_FORWARDED or h[0] in allowed) and h[0] not in strip]
+        made.append((_REQUEST_ID, x.id.encode("ascii")))
         if x.reading is not None and x.reading.content_type:
             made.append((b"content-type", x.reading.content_type))
     if x.trace is not None:
         made = [h for h in made if h[0] not in _TRACE_CONTEXT]
         made += x.trace.headers()
-    if x.route.mode != "shadow" and x.id:
-        made = [h for h in made if h[0] != b"x-request-id"]
-        made.append((b"x-request-id", x.id.encode("ascii")))
     made += active.added
     return made
 

@@ -54,6 +54,7 @@ class Active:
     def __post_init__(self) -> None:
         policy = self.plan.policy
         forwarded = {name.lower().encode("ascii") for name in policy.forward_headers} | self.identity.forward
+        forwarded.discard(b"x-request-id")  # which Guard writes
         added = [(h.name.lower().encode("ascii"), h.value.get_secret_value().encode()) for h in policy.upstream_headers]
         object.__setattr__(self, "forwarded", frozenset(forwarded))
         object.__setattr__(self, "added", added)
