@@ -19,7 +19,8 @@ class Sample:
 
     Args:
         at_s: since the load began.
-        private_kb: memory that is its own: what a leak makes grow.
+        private_kb: anonymous memory: what a leak makes grow. (Libraries count as private or shared by who else on the
+            machine has them open.)
         rss_kb: resident memory, libraries included.
         fds: open file descriptors.
         redis: connections to Redis among them.
@@ -53,9 +54,9 @@ class Sample:
 
 
 def memory_kb(pid: int) -> tuple[int, int]:
-    """Return private and resident memory of a process."""
+    """Return anonymous and resident memory of a process."""
     found = dict(re.findall(r"(\w+): +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text()))
-    return int(found["Private_Clean"]) + int(found["Private_Dirty"]), int(found["Rss"])
+    return int(found["Anonymous"]), int(found["Rss"])
 
 
 def descriptors(pid: int) -> list[str]:

@@ -52,7 +52,7 @@ def warm_up_s(duration_s: float) -> float:
 
 
 def growth(samples: Sequence[Sample], duration_s: float) -> Growth:
-    """Fit a line to private memory behind the warm-up.
+    """Fit a line to anonymous memory behind the warm-up.
 
     Samples close to each other are alike, which would make the interval too narrow: blocks are averaged first, and what
     correlation is left between neighbours widens it (the lag-one correction of the standard error).
