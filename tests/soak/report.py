@@ -47,7 +47,7 @@ def picture(found: Found, path: Path) -> None:
         for one, two in zip(found.samples, found.samples[1:], strict=False)
     ]
     curves = {
-        "anonymous memory, MB": [sample.private_kb / 1024 for sample in found.samples],
+        "resident memory, MB": [sample.rss_kb / 1024 for sample in found.samples],
         "file descriptors": [sample.fds for sample in found.samples],
         "tasks": [sample.tasks for sample in found.samples],
         "requests/s": rates,
