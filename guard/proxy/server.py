@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,11 +162,11 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, _stop, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: _hang_up(plans))
     background = [
-        asyncio.create_task(plans.watch()),
-        asyncio.create_task(sweep_forever(server.server_state.connections)),
-        asyncio.create_task(handler.watching.run()),
+        asyncio.create_task(kept(plans.watch)),
+        asyncio.create_task(kept(lambda: sweep_forever(server.server_state.connections))),
+        asyncio.create_task(kept(handler.watching.run)),
         *_secured(settings, metrics, plans, stop),
-        asyncio.create_task(metrics.watch_loop()),
+        asyncio.create_task(kept(metrics.watch_loop)),
     ]
     try:
         await _settle(state, handler, active.plan)
@@ -179,6 +179,23 @@ async def serve(settings: Settings) -> None:
         for task in background:
             task.cancel()
         await _close(handler, upstream, state)
+
+
+async def kept(work: Callable[[], Awaitable[None]], rest_s: float = 1.0) -> None:
+    """Do what runs for ever beside requests, until cancelled: a bug in it is logged, and it begins anew.
+
+    Reloads, sweeps and merges that end in silence would be missed only when they are needed.
+
+    Args:
+        work: begins it.
+        rest_s: pause before it begins anew.
+    """
+    while True:
+        try:
+            await work()
+        except Exception:  # a bug: whatever it is, the rest goes on
+            log.exception("a bug in what runs beside requests: it begins anew")
+        await asyncio.sleep(rest_s)
 
 
 def _secured(settings: Settings, metrics: Metrics, plans: Plans, servers: list[Listener]) -> list[asyncio.Task[None]]:
@@ -194,7 +211,7 @@ def _secured(settings: Settings, metrics: Metrics, plans: Plans, servers: list[L
     certificates = Certificates(settings.tls, TlsMetrics(metrics.registry))
     for number, server in enumerate(servers if settings.admin_tls else servers[:1]):
         server.secure(certificates, lambda: plans.current.plan.limits.read_timeout_s, clients=number == 0)
-    return [asyncio.create_task(certificates.watch(servers[0].part))]
+    return [asyncio.create_task(kept(lambda: certificates.watch(servers[0].part)))]
 
 
 async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from guard.proxy.listener import bind
+from guard.proxy.server import kept
 from tests.support.clients import admin, infer, under_way, until
 from tests.support.model import model
 from tests.support.processes import free_port, guard
@@ -24,6 +27,26 @@ def test_both_families_are_bound() -> None:
         assert (four.family, four.getblocking()) == (socket.AF_INET, False)
     with bind("::1", 0) as six:
         assert six.family == socket.AF_INET6
+
+
+async def test_what_runs_beside_requests_outlives_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    begun = 0
+    again = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            again.set()
+        raise ValueError("a bug")
+
+    with caplog.at_level(logging.ERROR, "guard"):
+        task = asyncio.create_task(kept(work, rest_s=0.0))
+        await asyncio.wait_for(again.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sum("begins anew" in record.message for record in caplog.records) >= 2
 
 
 def test_a_state_out_of_reach_is_told_at_start_up_and_requests_fail_closed(tmp_path: Path) -> None:
