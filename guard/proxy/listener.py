@@ -36,6 +36,9 @@ class Listener(uvicorn.Server):
         beside: what runs for as long as it serves; None for nothing.
     """
 
+    door: Door | None = None
+    """Lets TLS connections in; None serves plain HTTP."""
+
     def __init__(self, config: uvicorn.Config, beside: Callable[[], Coroutine[None, None, None]] | None = None) -> None:
         super().__init__(config)
         self._beside = beside
@@ -48,9 +51,6 @@ class Listener(uvicorn.Server):
         finally:
             if beside is not None:
                 beside.cancel()
-
-    door: Door | None = None
-    """Lets TLS connections in; None serves plain HTTP."""
 
     def secure(self, certificates: Certificates, timeout_s: Callable[[], float], *, clients: bool = True) -> None:
         """Serve HTTPS.
