@@ -11,7 +11,7 @@ import numpy as np
 
 from guard.evidence.bodies import HEAD, LINE_BYTES, Asked, read_line, unpack
 from guard.evidence.recording import RecordingError
-from guard.replay.traffic import ReplayError, Source, Wanted
+from guard.replay.traffic import EVERYTHING, ReplayError, Source, Wanted, mapped
 
 
 class _File(NamedTuple):
@@ -35,7 +35,7 @@ class Bodies:
         OSError: a file cannot be read.
     """
 
-    def __init__(self, files: Sequence[Path], wanted: Wanted = Wanted()) -> None:  # noqa: B008 -- it is immutable
+    def __init__(self, files: Sequence[Path], wanted: Wanted = EVERYTHING) -> None:
         self._files: list[_File] = [file for file in map(_scan, files) if file is not None]
         self._wanted = wanted
         numbers = [np.full(len(file.times), i) for i, file in enumerate(self._files)]
@@ -76,20 +76,12 @@ class Bodies:
 
 def _scan(path: Path) -> _File | None:
     """Find a file's frames; None for one that ends before its first line does."""
-    with path.open("rb") as opened:
-        if not path.stat().st_size:
-            return None
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    end = data.find(b"\n", 0, LINE_BYTES) + 1
-    try:
-        key = read_line(data[: end or LINE_BYTES])
-    except RecordingError as error:
-        raise ReplayError(f"{path}: {error}") from error
-    if key is None:
+    found = mapped(path, LINE_BYTES, read_line)
+    if found is None:
         return None
+    data, at, key = found
     times: list[float] = []
     places: list[int] = []
-    at = end
     while at + HEAD.size <= len(data):
         stored, now_s, _ = HEAD.unpack_from(data, at)
         if at + HEAD.size + stored > len(data):

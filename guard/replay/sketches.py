@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +12,12 @@ from guard.evidence.recording import (
     FIRST,
     HEADER_BYTES,
     Header,
-    RecordingError,
     Records,
     read_header,
     read_records,
 )
 from guard.model.arrays import Ints
-from guard.replay.traffic import ReplayError, Sketched, Source, Wanted
+from guard.replay.traffic import EVERYTHING, Sketched, Source, Wanted, mapped
 
 
 class _File(NamedTuple):
@@ -43,7 +41,7 @@ class Sketches:
         OSError: a file cannot be read.
     """
 
-    def __init__(self, files: Sequence[Path], wanted: Wanted = Wanted()) -> None:  # noqa: B008 -- it is immutable
+    def __init__(self, files: Sequence[Path], wanted: Wanted = EVERYTHING) -> None:
         found: list[_File] = [file for file in map(_read, files) if file is not None]
         routes = tuple(sorted({file.header.route for file in found}))
         self._files: list[_File] = [file for file in found if wanted.route in (None, file.header.route)]
@@ -75,17 +73,10 @@ class Sketches:
 
 def _read(path: Path) -> _File | None:
     """Read one file; None for one that ends before its first line does, or has no record."""
-    with path.open("rb") as opened:
-        if not path.stat().st_size:
-            return None
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    end = data.find(b"\n", 0, HEADER_BYTES) + 1
-    try:
-        header = read_header(data[: end or HEADER_BYTES])
-    except RecordingError as error:
-        raise ReplayError(f"{path}: {error}") from error
-    if header is None:
+    found = mapped(path, HEADER_BYTES, read_header)
+    if found is None:
         return None
+    data, end, header = found
     records, cut = read_records(memoryview(data)[end:], header)
     if not len(records):
         return None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from guard.evidence.bodies import Asked
-from guard.evidence.recording import Header, Records
+from guard.evidence.recording import Header, RecordingError, Records
 
 Kind = Literal["bodies", "sketches"]
+First = TypeVar("First")
+"""What a recording's first line says."""
 
 
 class ReplayError(ValueError):
@@ -56,6 +59,36 @@ class Wanted(NamedTuple):
     since_s: float = float("-inf")
     until_s: float = float("inf")
     limit: int | None = None
+
+
+EVERYTHING = Wanted()
+
+
+def mapped(path: Path, longest: int, read: Callable[[bytes], First | None]) -> tuple[mmap.mmap, int, First] | None:
+    """Map a recording into memory, and read its first line.
+
+    Args:
+        path: the file.
+        longest: bytes that the first line may have.
+        read: reads it; returns None where it was cut off.
+
+    Returns:
+        The file, where its first line ends, and what that says; None for a file that ends before its first line does.
+
+    Raises:
+        ReplayError: it is something else.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as opened:
+        if not path.stat().st_size:
+            return None
+        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    end = data.find(b"\n", 0, longest) + 1
+    try:
+        first = read(data[: end or longest])
+    except RecordingError as error:
+        raise ReplayError(f"{path}: {error}") from error
+    return None if first is None else (data, end, first)
 
 
 @dataclass(slots=True)
