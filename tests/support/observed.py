@@ -44,6 +44,11 @@ SEED = 20261126
 
 Json = Any  # Any: JSON
 
+# Not the one that looks at margins: the profile is of another model's.
+_DETECTORS = (
+    "[{{kind: feature_marginals}}, {{kind: kernel_mean}}, {{kind: mahalanobis}}, {{kind: near_duplicates}}, "
+    "{{kind: one_feature_varied}}, {{kind: repeats}}]"
+)
 POLICY = """version: 1
 name: {name}
 audit: {{when_full: drop}}
@@ -55,13 +60,7 @@ routes:
     match: {{path: /v2/models/digits/infer}}
     inputs: {{kind: vector, size: 16}}
     profile: digits.profile.json
-    detectors:  # not the one that looks at margins: the profile is of another model's
-      - {{kind: feature_marginals}}
-      - {{kind: kernel_mean}}
-      - {{kind: mahalanobis}}
-      - {{kind: near_duplicates}}
-      - {{kind: one_feature_varied}}
-      - {{kind: repeats}}
+    detectors: DETECTORS
     outputs: {{kind: probabilities}}
     ladder:
       - {{tier: any, false_alarm: 1.0e-2, action: alert}}
@@ -78,13 +77,7 @@ routes:
     match: {{path: /v2/models/shadow/infer}}
     inputs: {{kind: vector, size: 16}}
     profile: digits.profile.json
-    detectors:  # not the one that looks at margins: the profile is of another model's
-      - {{kind: feature_marginals}}
-      - {{kind: kernel_mean}}
-      - {{kind: mahalanobis}}
-      - {{kind: near_duplicates}}
-      - {{kind: one_feature_varied}}
-      - {{kind: repeats}}
+    detectors: DETECTORS
     outputs: {{kind: probabilities}}
     ladder:
       - {{tier: structure, false_alarm: 1.0e-3, action: deny}}
@@ -105,7 +98,7 @@ routes:
   - name: busy
     api: open_inference
     match: {{path: /v2/models/busy/infer}}
-"""
+""".replace("DETECTORS", _DETECTORS)
 
 
 def honest(rng: np.random.Generator, rows: int = 16) -> Iterator[Floats]:
