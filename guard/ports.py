@@ -138,6 +138,33 @@ class Books(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """A reply of which only the head has arrived.
+
+    Args:
+        status: HTTP status, 200 to 599.
+        headers: names lower case, in order.
+    """
+
+    status: int
+    headers: Headers
+
+    async def read(self) -> bytes:
+        """Return what has arrived, waiting for it if need be; empty at the reply's end.
+
+        Upstream is read no faster than this is called: what has arrived and was not asked for is bounded.
+
+        Raises:
+            UpstreamError: `upstream_timeout` (nothing came in time), `upstream_broken`, `upstream_malformed`,
+                `upstream_too_large`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go: upstream sees a disconnect, unless the reply was read to its end. Harmless twice."""
+        ...
+
+
 class Upstream(Protocol):
     """The model server that is being guarded."""
 
@@ -153,6 +180,21 @@ class Upstream(Protocol):
 
         Raises:
             UpstreamError: 502 or 504; `reached` is False only if upstream certainly saw nothing of the request.
+        """
+        ...
+
+    async def open(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Stream:
+        """Send one request and return its reply as soon as its head is there.
+
+        Args:
+            method: as for `send`, and so are the next three.
+            target: same.
+            headers: same.
+            body: same.
+            timeout_s: for the head, and again for whatever comes next.
+
+        Raises:
+            UpstreamError: as for `send`.
         """
         ...
 

@@ -12,8 +12,10 @@ from guard.errors import Problem
 from guard.model.client import Client
 from guard.model.ledger import Then
 from guard.model.outputs import Kind, Outputs
+from guard.model.text import Most
 
 Per = Literal["client", "group", "model"]
+Counts = Literal["rows", "tokens", "logprobs"]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -53,6 +55,8 @@ class Budget(BaseModel, frozen=True):
 
     distinct: ClassVar[bool] = False
     """It counts distinct snapped queries, so charges carry their digests."""
+    counts: ClassVar[Counts] = "rows"
+    """What it counts; `tokens` and `logprobs` are settled when an answer has ended."""
 
     kind: str
     per: Per = "client"
@@ -99,11 +103,21 @@ class Budget(BaseModel, frozen=True):
         """What one row costs, for a budget that keeps a journal."""
         return None
 
+    def counted(self, rows: int, most: Most | None) -> int:
+        """Return how much of what this budget counts a request may be answered with.
+
+        Args:
+            rows: of the request.
+            most: what an answer of generated text may hold; None for other answers.
+        """
+        del most
+        return rows
+
     def amount_for(self, rows: int, drawn: int) -> int:
         """Return what a batch costs.
 
         Args:
-            rows: all of its rows.
+            rows: all of its rows, or whatever else `counted` has counted.
             drawn: distinct queries among them whose release is not remembered.
         """
         del drawn

@@ -9,6 +9,7 @@ from pydantic import Field
 from guard.budgets.base import Budget
 from guard.errors import Problem
 from guard.model.outputs import Outputs
+from guard.model.text import Most
 
 
 class Rows(Budget, frozen=True):
@@ -26,6 +27,10 @@ class Rows(Budget, frozen=True):
 
     kind: Literal["rows"] = "rows"
     limit: int = Field(ge=1, lt=2**53)
+
+    def counted(self, rows: int, most: Most | None) -> int:
+        """Return the rows; n choices of generated text count n times."""
+        return rows if most is None else max(rows, most.choices)
 
     def limit_for(self, dimension: int) -> int:
         """Return `limit`."""

@@ -96,6 +96,11 @@ class Seeded:
         del name
         raise Unplannable("a step behind the mechanism keeps a secret number, which a simulation does not know")
 
+    def own(self, name: bytes, size: int) -> bytes:
+        """Refuse: no mechanism has a secret for each client."""
+        del name, size
+        raise Unplannable("a step behind the mechanism has a secret for each client, which a simulation does not know")
+
 
 def simulate(steps: Sequence[Defence], bounds: Bounds, scores: Floats, seed: int, draws: int = DRAWS) -> Utility:
     """Run a route's steps on scores, each row as many times as it takes.

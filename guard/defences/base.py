@@ -50,6 +50,15 @@ class Randomness(Protocol):
         """
         ...
 
+    def own(self, name: bytes, size: int) -> bytes:
+        """Return `size` secret bytes that are one client's own: the same for all its queries on a ledger.
+
+        Args:
+            name: as for `constant`.
+            size: how many; fewer are the beginning of more.
+        """
+        ...
+
 
 class Batch(NamedTuple):
     """Scores on their way through the defences.
@@ -135,6 +144,62 @@ class Defence(BaseModel, frozen=True):
         if outputs.kind in self.suits:
             return []
         return [Problem(f"{self.kind} does not suit outputs of kind {outputs.kind}", "kind", hint=self.instead)]
+
+
+class Cleared(NamedTuple):
+    """What a scanner lets out.
+
+    Args:
+        text: may leave now, redactions made.
+        upto: characters of the text, counted from its beginning as they were fed, that `text` and all before it deal
+            with; what lies behind them waits.
+        redacted: spans of the text, in the same count, that left as a redaction in this step, merged and in order.
+        ends: the answer ends here: nothing that follows may leave.
+    """
+
+    text: str
+    upto: int
+    redacted: tuple[tuple[int, int], ...] = ()
+    ends: bool = False
+
+
+class Scanner(Protocol):
+    """Looks through one text as it is generated; holds back no more than its bound."""
+
+    def feed(self, text: str, *, last: bool) -> Cleared:
+        """Take what is added to the text, and say what may leave.
+
+        Args:
+            text: what is added.
+            last: nothing follows, so nothing may wait.
+        """
+        ...
+
+    def completes(self, token: str) -> bool:
+        """Say whether a candidate that was not chosen would have completed something that must not leave.
+
+        Args:
+            token: what it would have added behind all that was fed so far.
+        """
+        ...
+
+
+class TextDefence(Defence, frozen=True):
+    """Base of the defences that look at generated text and not at scores."""
+
+    def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
+        """Return the batch as it is: scores are not looked at."""
+        del rng, salt
+        return batch
+
+    def scanner(self, before: str) -> Scanner:
+        """Return the scanner of one text.
+
+        Args:
+            before: the end of the text that it goes on from, which the client knows and may have chosen to end inside
+                what must not leave.
+        """
+        raise NotImplementedError
 
 
 Registry = Mapping[str, type[Defence]]

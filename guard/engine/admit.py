@@ -13,6 +13,7 @@ from guard.errors import ClientError, Denied
 from guard.model.client import Client
 from guard.model.ledger import Admission, Charge, Receipt
 from guard.model.queries import Queries
+from guard.model.text import Most
 
 TEXT_DIMENSION = 64
 """Dimension of a query that is not a vector of numbers: the width of the sketches that stand for texts."""
@@ -52,6 +53,7 @@ def charges(
     drawn: int | None = None,
     floors: Mapping[str, int] = MappingProxyType({}),
     readings: Mapping[str, float] = MappingProxyType({}),
+    most: Most | None = None,
 ) -> tuple[Charge, ...]:
     """Return one charge for each budget.
 
@@ -65,6 +67,7 @@ def charges(
         floors: what a migration counts as spent for every scope of a budget, by the budget's name.
         readings: of the information meter, by scope; a budget that a reading closes has a limit of 0, so nothing of
             the batch is graded, repeats included, and what it would have cost is not counted as spent.
+        most: what an answer of generated text may hold; None for other answers.
 
     Raises:
         ClientError: 413, the batch is larger than a limit itself, so it can never fit.
@@ -76,12 +79,12 @@ def charges(
         limit = budget.limit_for(dimension) - floors.get(budget.name, 0)
         if budget.closes(readings.get(scope, 0.0)):
             limit = 0
-        amount = budget.amount_for(rows, drawn)
+        amount = budget.amount_for(budget.counted(rows, most), drawn)
         if not amount:
-            continue  # every release is remembered
+            continue  # every release is remembered, or nothing of what it counts can be answered
         # A batch of graded answers over its limit can still be answered with labels; a batch of rows can never fit.
-        most = limit if not budget.distinct else budget.hard_limit
-        if most is not None and amount > max(most, limit):
+        bound = limit if not budget.distinct else budget.hard_limit
+        if bound is not None and amount > max(bound, limit):
             if budget.name in floors:
                 raise Denied("the budget is spent", code="budget_spent", status=429)
             raise ClientError(

@@ -96,6 +96,10 @@ class QueryNoise:
         """Return a secret number of the ledger: see `guard.defences.base.Randomness`."""
         return _constant(self._secret, self._ledger, name)
 
+    def own(self, name: bytes, size: int) -> bytes:
+        """Return secret bytes of the client's own: see `guard.defences.base.Randomness`."""
+        return shake_256(_derive(self._key, b"own", name)).digest(size)
+
     def _cells(self) -> list[bytes]:
         """Name each row's coarse cell; a row that has none (no declared range, not a text) is a cell of its own."""
         queries, inputs = self._queries, self._inputs

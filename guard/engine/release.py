@@ -365,3 +365,6 @@ class _Picked:
 
     def constant(self, name: bytes) -> float:
         return self._rng.constant(name)
+
+    def own(self, name: bytes, size: int) -> bytes:
+        return self._rng.own(name, size)

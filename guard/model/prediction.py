@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from guard.model.arrays import Bools, Floats, Ints
+from guard.model.text import Piece
 
 Shape = Literal["fixed", "sparse", "two_class", "top_score"]
 """How scores stand in the answer:
@@ -87,6 +88,10 @@ class Answer:
         document: the codec's own decoded form, which `write` changes and `render` encodes.
         relabel: labels in it are another answer's (one model's of an ensemble), so every one is written anew.
         around: says what is let out beside scores and labels (the model's name and version); None for nothing.
+        headers: response headers that the API's clients need beside Content-Type (Inference-Header-Content-Length).
+        pieces: generated text that it adds, with its log-probabilities; such an answer has no predictions.
+        choices: texts that it has answered so far or adds to, at most: more than were charged are withheld.
+        usage: how many tokens have been generated so far, all choices together, as upstream counts; None: unsaid.
     """
 
     rows: int
@@ -96,3 +101,7 @@ class Answer:
     dropped: list[str] = field(default_factory=list[str])
     relabel: bool = False
     around: Callable[[], bytes] | None = None
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    choices: int = 0
+    usage: int | None = None

@@ -177,7 +177,7 @@ def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) 
         return None
     select = {} if route.select is None else route.select.model_dump(exclude_none=True)
     try:
-        codec = codec_class(api)(Reader(route.outputs, route.fields, select))
+        codec = codec_class(api)(Reader(route.outputs, route.fields, select, {p.name: p for p in route.parameters}))
     except ValueError as error:
         problems.append(Problem(str(error), f"{at}.select", hint="paths follow RFC 9535, such as $.rows[*].p"))
         return None

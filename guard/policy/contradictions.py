@@ -46,7 +46,7 @@ def check_route(route: Route, at: str, parent: Mode) -> list[Problem]:
         hint = "mode: enforce on the policy, then shadow on the other routes"
         problems.append(Problem("a route cannot enforce under a policy in shadow", f"{at}.mode", hint=hint))
     problems += check_steps(route.defences, route.outputs, route.inputs, f"{at}.defences", None)
-    return problems + check_private(route, at, mode) + _check_budgets(route, at, mode)
+    return problems + check_private(route, at, mode) + _check_budgets(route, at, mode) + _check_parameters(route, at)
 
 
 def check_steps(
@@ -85,6 +85,24 @@ def _check_budgets(route: Route, at: str, mode: Mode) -> list[Problem]:
         first = seen.setdefault((_effective(mode, budget.mode), budget.name), i)
         if first != i:
             problems.append(Problem(f"budgets[{first}] already counts {budget.name}", here, hint="keep one"))
+    return problems
+
+
+def _check_parameters(route: Route, at: str) -> list[Problem]:
+    """Refuse a parameter that is named twice, and budgets of generated text that have no bound to charge."""
+    problems: list[Problem] = []
+    first: dict[str, int] = {}
+    for i, parameter in enumerate(route.parameters):
+        if first.setdefault(parameter.name, i) != i:
+            here = f"{at}.parameters[{i}]"
+            message = f"parameters[{first[parameter.name]}] already says what happens to {parameter.name}"
+            problems.append(Problem(message, here, hint="keep one"))
+    capped = any(p.name == "max_tokens" and p.max is not None for p in route.parameters)
+    for i, budget in enumerate(route.budgets):
+        if budget.counts != "rows" and not capped:
+            hint = "parameters: [{name: max_tokens, max: 1024}]"
+            message = f"{budget.kind} cannot be charged before the model is asked: max_tokens has no max"
+            problems.append(Problem(message, f"{at}.budgets[{i}]", hint=hint))
     return problems
 
 

@@ -99,3 +99,7 @@ class _Drawn:
     def fresh(self, size: int) -> bytes:
         """Return bytes."""
         return self.generator.bytes(size)
+
+    def own(self, name: bytes, size: int) -> bytes:
+        """Return bytes for the name."""
+        return np.random.default_rng(zlib.crc32(b"own" + name)).bytes(size)

@@ -23,6 +23,7 @@ from pydantic import (
 from guard.defences.base import Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.model.parameters import Parameter
 from guard.policy.detection import Exempt, Rung
 from guard.policy.gates import Selftest
 from guard.policy.privacy import Claim, Ensemble
@@ -208,7 +209,9 @@ class Limits(BaseModel):
         rows: most rows in one request; more is 413.
         concurrency: requests in flight; more are shed with 503 and Retry-After.
         read_timeout_s: how long a client may take to send a request.
-        upstream_timeout_s: how long the model may take to answer; longer is 504.
+        upstream_timeout_s: how long the model may take to answer, or to say the next thing in a stream; longer is 504.
+        stream_s: how long a stream may last.
+        event_bytes: longest event of a stream; a longer one ends it.
         drain_s: how long requests in flight may finish after SIGTERM.
         watched_clients: clients that detection keeps in memory at once, up to 60 KB each; twice as many information
             meters. Enough for those that ask within the time of 16 queries of one of them: whoever is not seen for
@@ -223,6 +226,8 @@ class Limits(BaseModel):
     concurrency: int = Field(default=256, ge=1, le=10**5)
     read_timeout_s: float = Field(default=15.0, gt=0, le=3600)
     upstream_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    stream_s: float = Field(default=600.0, gt=0, le=86400)
+    event_bytes: int = Field(default=2**20, ge=1024, le=2**26)
     drain_s: float = Field(default=20.0, ge=0, le=3600)
     watched_clients: int = Field(default=2048, ge=64, le=2**16)
 
@@ -279,6 +284,8 @@ class Route(BaseModel):
         mode: `shadow` or `enforce`; never stricter than the policy's.
         ledger: name under which budgets are kept; routes with the same name share them.
         inputs: what a query may be; others are refused (422).
+        parameters: what a client may ask of a language model beside its query; those that are left out follow the API's
+            safe defaults: see docs/llm.md.
         fields: `known` lets out only what the API defines and the declared scores; `all` keeps unknown members.
         outputs: what the answer's scores are.
         ensemble: how the answers of several models become one.
@@ -300,6 +307,7 @@ class Route(BaseModel):
     mode: Mode | None = None
     ledger: str | None = Field(default=None, pattern=_PLAIN_NAME)
     inputs: Inputs | None = None
+    parameters: tuple[Parameter, ...] = Field(default=(), max_length=64)
     fields: Fields = "known"
     outputs: Outputs = Outputs()
     ensemble: Ensemble | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 from guard.detectors.base import Features
+from guard.engine.generation import Generation
 from guard.engine.memo import Memo
 from guard.engine.release import Report
 from guard.errors import GuardError
@@ -15,7 +16,7 @@ from guard.model.ledger import Charge, Receipt
 from guard.model.prediction import Answer
 from guard.policy.detection import RungAction, Step
 from guard.policy.plan import RoutePlan
-from guard.ports import Trace
+from guard.ports import Stream, Trace, Upstreams
 from guard.proxy.identity_certificate import Certificate
 from guard.proxy.plans import Active
 from guard.proxy.watched import Watched
@@ -30,12 +31,15 @@ class Response:
     Args:
         status: HTTP status.
         headers: names lower case, Content-Length included.
-        body: the whole body.
+        body: the whole body; empty of an answer in events.
+        events: the body of an answer in events, piece by piece; None for a whole one. Whoever sends it closes it
+            (`aclose`), however far it came: that settles budgets, lets go of upstream and records the request.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    events: AsyncGenerator[bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -43,7 +47,8 @@ class Exchange:
     """One request on its way; each phase reads what the ones before left and adds its own.
 
     `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
-    `certificate` is what the client's verified certificate says, for `identity: client_certificate`.
+    `certificate` is what the client's verified certificate says, for `identity: client_certificate`. `upstream` is who is
+    asked in place of the handler's own (gRPC); `stream` is a reply in events, of which only the head is there.
     """
 
     active: Active
@@ -57,6 +62,9 @@ class Exchange:
     now_s: float
     id: str = ""
     certificate: Certificate | None = None
+    upstream: Upstreams | None = None
+    stream: Stream | None = None
+    generation: Generation | None = None
     trace: Trace | None = None
     client: Client | None = None
     reading: Reading | None = None

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from guard.errors import GuardError
 from guard.model.arrays import Floats
 from guard.model.exchange import Call, Reply
 from guard.model.outputs import Outputs
+from guard.model.parameters import Parameter
 from guard.model.prediction import Answer
 from guard.model.queries import Queries
+from guard.model.text import Most
 
 Fields = Literal["known", "all"]
 Access = Literal["scoring", "status", "closed"]
+Framing = Literal["sse", "ndjson"]
+"""How events stand in a stream: server-sent events, or one JSON document a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,18 @@ class Reading:
         body: what to forward when nothing is snapped: the client's bytes, or a canonical re-encoding of them.
         content_type: Content-Type to forward; empty to forward none.
         document: the codec's own decoded form, for `rewrite` and `answer`.
+        headers: request headers to forward beside Content-Type (Inference-Header-Content-Length).
+        most: what an answer of generated text may hold; None on an endpoint that answers something else.
+        stream: how the answer is asked for in events; None for one whole answer.
     """
 
     queries: Queries
     body: bytes
     content_type: bytes = b"application/json"
     document: object = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    most: Most | None = None
+    stream: Framing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +80,13 @@ class Reader:
         fields: `known` lets out only what the API defines and the declared scores; `all` keeps unknown members and
             refuses a floating tensor that is not of the declared kind.
         select: RFC 9535 paths for `api: json`, by name (`queries`, `scores`, `labels`).
+        parameters: what happens to a request's parameters, by name.
     """
 
     outputs: Outputs
     fields: Fields = "known"
     select: Mapping[str, str] = field(default_factory=dict[str, str])
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
 
 
 class Codec(Protocol):
@@ -114,4 +126,57 @@ class Codec(Protocol):
 
     def error(self, error: GuardError) -> tuple[bytes, bytes]:
         """Return (Content-Type, body) of the API's own error envelope."""
+        ...
+
+
+class Event(NamedTuple):
+    """One event of a stream, as `guard.wire.events` splits it.
+
+    Args:
+        data: what it says: the data lines of a server-sent event joined by line feeds, or a line of NDJSON.
+        name: the `event:` field of a server-sent event; empty when there is none.
+    """
+
+    data: bytes
+    name: bytes = b""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """What a codec can do that knows answers in events; every method is called in the events' order.
+
+    A reply belongs to one request, so a codec may keep what it must remember between events in `reading.document`.
+    """
+
+    def event(self, event: Event, reading: Reading) -> list[Answer]:
+        """Decode one event and leave out what the policy does not let out.
+
+        Args:
+            event: of a 200 reply to a request whose reading names a framing.
+            reading: the request's.
+
+        Returns:
+            What leaves: mostly one answer with pieces, none for an event that is dropped, several where text that waits
+            needs an event of its own before this one.
+
+        Raises:
+            UpstreamError: code `unreadable_answer`.
+        """
+        ...
+
+    def write_event(self, answer: Answer) -> bytes:
+        """Return the event in the API's own shape, framing included, after releases were put into it.
+
+        Empty when there is nothing left to say.
+        """
+        ...
+
+    def end(self, reading: Reading, error: GuardError | None) -> bytes:
+        """Return what ends the stream the way the API's clients understand, framing included.
+
+        Args:
+            reading: the request's.
+            error: why it ends before upstream has ended it; None when a filter has ended the answer, whose last event,
+                marked by `Piece.filtered`, is out. Not called for a stream that upstream ends by itself.
+        """
         ...

@@ -33,6 +33,9 @@ class Seeded:
     def constant(self, name: bytes) -> float:
         return float(np.random.default_rng([self.seed, zlib.crc32(name), 2]).uniform(0.01, 0.99))
 
+    def own(self, name: bytes, size: int) -> bytes:
+        return np.random.default_rng([self.seed, zlib.crc32(name), 3]).bytes(size)
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -49,6 +52,9 @@ class Constant:
 
     def constant(self, name: bytes) -> float:
         return self.value
+
+    def own(self, name: bytes, size: int) -> bytes:
+        return self.fresh(size)
 
 
 def batch_of(scores: object, kind: Kind = "probabilities", *, complete: bool = True) -> Batch:
