@@ -47,8 +47,8 @@ class Exchange:
     """One request on its way; each phase reads what the ones before left and adds its own.
 
     `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
-    `certificate` is what the client's verified certificate says, for `identity: client_certificate`. `upstream` is who is
-    asked in place of the handler's own (gRPC); `stream` is a reply in events, of which only the head is there.
+    `certificate` is what the client's verified certificate says, for `identity: client_certificate`. `upstream` is who
+    is asked in place of the handler's own (gRPC); `stream` is a reply in events, of which only the head is there.
     """
 
     active: Active
