@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from guard.engine.admit import charges, decision, digests, dimension_of
 from guard.errors import ClientError, StateError, UpstreamError
-from guard.model.ledger import Admission
+from guard.model.ledger import Admission, Spend
 from guard.model.queries import Queries
 
 if TYPE_CHECKING:
     from guard.budgets.base import Budget
     from guard.model.client import Client
     from guard.model.ledger import Charge, Receipt
+    from guard.model.text import Most
     from guard.policy.plan import RoutePlan
     from guard.ports import Clock, State
     from guard.proxy.exchange import Exchange
@@ -32,6 +33,17 @@ def check_audit(x: Exchange) -> None:
     """
     if x.route.mode == "enforce" and x.active.plan.policy.audit.when_full == "refuse":
         raise StateError("the audit log cannot be written", code=AUDIT_UNAVAILABLE, retry_after_s=1)
+
+
+def _used(charge: Charge, used: Most) -> int:
+    """Return what an answer came to of what a charge counts; what is not settled came to all of it."""
+    match charge.budget.partition("/")[0]:
+        case "tokens":
+            return used.tokens
+        case "logprobs":
+            return used.logprobs
+        case _:
+            return charge.amount
 
 
 class Admissions:
@@ -90,6 +102,7 @@ class Admissions:
             if not made:
                 return
             receipt = await self._charge(x, f"shadow:{x.route.ledger}", made)
+            x.beside = (made, receipt)
             if receipt.admission is not Admission.ALLOW:
                 x.metrics.refusal(made[receipt.binding or 0].budget)
                 x.metrics.verdict("deny" if receipt.admission is Admission.DENY else "label_only", "shadow")
@@ -108,11 +121,13 @@ class Admissions:
     def _claims(self, x: Exchange, client: Client, budgets: tuple[Budget, ...]) -> tuple[Charge, ...]:
         """Return what the request charges to `budgets`; a body that shadow could not read is one opaque row."""
         drawn = None if x.memo is None else x.memo.due()
+        most = None if x.reading is None else x.reading.most
         if not any(budget.distinct for budget in budgets):
-            return charges(budgets, client, x.rows, 0, None, drawn, x.floors, x.readings)
+            return charges(budgets, client, x.rows, 0, None, drawn, x.floors, x.readings, most)
         queries = x.reading.queries if x.reading is not None else Queries(1, None, opaque=x.call.body)
         seen = digests(self._secret, queries)
-        return charges(budgets, client, x.rows, self._dimension(x.route, queries), seen, drawn, x.floors, x.readings)
+        size = self._dimension(x.route, queries)
+        return charges(budgets, client, x.rows, size, seen, drawn, x.floors, x.readings, most)
 
     def _dimension(self, route: RoutePlan, queries: Queries) -> int:
         """Return a query's dimension for limits that scale with it.
@@ -130,6 +145,38 @@ class Admissions:
         """Note the dimension of queries that the model has answered."""
         asked = dimension_of(queries)
         self._dimensions[route.ledger] = min(asked, self._dimensions.get(route.ledger, asked))
+
+    async def settle(self, x: Exchange, used: Most) -> None:
+        """Give back what generated text was charged beyond what it came to: tokens, and log-probabilities.
+
+        Args:
+            x: the exchange; its receipt says afterwards what is charged.
+            used: what the answer came to, at most what was charged.
+        """
+        if x.receipt is not None:
+            x.receipt = await self._settle(x, x.route.ledger, x.charges, x.receipt, used)
+        if x.beside is not None:
+            await self._settle(x, f"shadow:{x.route.ledger}", *x.beside, used)
+
+    async def _settle(
+        self, x: Exchange, ledger: str, made: tuple[Charge, ...], receipt: Receipt, used: Most
+    ) -> Receipt:
+        spare = tuple(
+            max(0, charged.spent - _used(charge, used)) for charge, charged in zip(made, receipt.charged, strict=True)
+        )
+        if receipt.admission is Admission.DENY or not any(spare):
+            return receipt
+        nothing: tuple[tuple[bytes, ...], ...] = ((),) * len(made)
+        back = receipt._replace(charged=tuple(Spend(n, n) for n in spare), fresh=nothing)
+        try:
+            await self._state.refund(ledger, made, back, x.now_s)
+        except StateError:
+            self._metrics.state_error()
+            return receipt  # it stays charged
+        return receipt._replace(
+            spends=tuple(Spend(s.spent - n, s.total - n) for s, n in zip(receipt.spends, spare, strict=True)),
+            charged=tuple(Spend(c.spent - n, c.total - n) for c, n in zip(receipt.charged, spare, strict=True)),
+        )
 
     async def refund(self, x: Exchange, error: Exception) -> None:
         """Give back what was charged, if upstream certainly never saw the request."""

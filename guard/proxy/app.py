@@ -14,7 +14,7 @@ from guard.errors import ClientError, Denied, GuardError, StateError
 from guard.model.exchange import Call
 from guard.policy.plan import RoutePlan
 from guard.ports import Clock
-from guard.proxy.exchange import Exchange, Response
+from guard.proxy.exchange import Events, Exchange, Response
 from guard.proxy.handler import Handler
 from guard.proxy.messages import error_response, request_id_of
 from guard.proxy.plans import Active, Plans
@@ -57,17 +57,28 @@ class DataApp:
         if connection is not None:
             connection.request_task = asyncio.current_task()
         self.in_flight += 1
+        events: Events | None = None
         try:
             response, close = await self.respond(scope, receive)
             if close:
                 response.headers.append((b"connection", b"close"))
+            events = response.events
             await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            if events is not None:
+                async for piece in events:
+                    # Returns when the client's connection has room for more.
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": response.body})
         except asyncio.CancelledError:
-            # The client is gone: the call to the model was cancelled with this task, and nobody is left to answer.
             if connection is None or not connection.transport.is_closing():
-                raise
+                if events is None:
+                    raise
+                # Draining takes longer than it may: whoever still reads is told so.
+                await send({"type": "http.response.body", "body": events.cut()})
+            # Otherwise the client is gone: upstream's work was cancelled with this task, and nobody is left to answer.
         finally:
+            if events is not None:
+                await events.aclose()
             self.in_flight -= 1
             if connection is not None:
                 connection.request_task = None

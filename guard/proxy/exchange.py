@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 from guard.detectors.base import Features
 from guard.engine.generation import Generation
@@ -24,6 +25,29 @@ from guard.telemetry.metrics import RouteMetrics
 from guard.wire.base import Endpoint, Reading
 
 
+class Events(Protocol):
+    """The body of an answer in events, piece by piece."""
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """Return what leaves next, when it leaves."""
+        ...
+
+    def cut(self) -> bytes:
+        """Return what ends the answer for a client that still listens when Guard shuts down."""
+        ...
+
+    async def aclose(self) -> None:
+        """Settle budgets, let go of upstream and record the request.
+
+        Whoever has been given the response calls it, however far the answer came; harmless twice.
+        """
+        ...
+
+
 @dataclass(slots=True)
 class Response:
     """What the client gets.
@@ -32,14 +56,13 @@ class Response:
         status: HTTP status.
         headers: names lower case, Content-Length included.
         body: the whole body; empty of an answer in events.
-        events: the body of an answer in events, piece by piece; None for a whole one. Whoever sends it closes it
-            (`aclose`), however far it came: that settles budgets, lets go of upstream and records the request.
+        events: the body of an answer in events; None for a whole one.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-    events: AsyncGenerator[bytes] | None = None
+    events: Events | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +72,7 @@ class Exchange:
     `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
     `certificate` is what the client's verified certificate says, for `identity: client_certificate`. `upstream` is who
     is asked in place of the handler's own (gRPC); `stream` is a reply in events, of which only the head is there.
+    `beside` is what budgets in shadow were charged.
     """
 
     active: Active
@@ -73,6 +97,7 @@ class Exchange:
     readings: Mapping[str, float] = field(default_factory=dict[str, float])
     charges: tuple[Charge, ...] = ()
     receipt: Receipt | None = None
+    beside: tuple[tuple[Charge, ...], Receipt] | None = None
     labels_only: bool = False
     watched: Watched | None = None
     features: list[Features] = field(default_factory=list[Features])

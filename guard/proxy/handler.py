@@ -14,6 +14,7 @@ from functools import partial
 
 from guard.engine.aggregate import check_sound, combine
 from guard.engine.failures import Phase, outcome
+from guard.engine.generation import Generation
 from guard.engine.randomness import QueryNoise
 from guard.engine.release import PrivateRun, release
 from guard.errors import ClientError, Denied, GuardError, InvariantError, StateError, UpstreamError
@@ -21,7 +22,9 @@ from guard.model.client import Client
 from guard.model.exchange import Reply
 from guard.model.ledger import TERMS_CHANGED
 from guard.model.prediction import Answer
+from guard.model.text import Most
 from guard.ports import Clock, State, Upstreams
+from guard.proxy import streaming
 from guard.proxy.admission import AUDIT_UNAVAILABLE, Admissions, check_audit
 from guard.proxy.agreement import Agreements
 from guard.proxy.clients import RecentClients
@@ -40,6 +43,7 @@ from guard.proxy.messages import (
 from guard.proxy.observers import NOBODY, Observers
 from guard.proxy.releases import Releases
 from guard.proxy.secret import derived
+from guard.proxy.streaming import Flow
 from guard.proxy.watching import Watching
 from guard.telemetry.events import Events
 from guard.telemetry.metrics import Metrics
@@ -130,9 +134,7 @@ class Handler:
                     if x.trace is not None:
                         x.trace.fail(shown.code)
                     if action == "refuse":
-                        await self.admission.refund(x, error)
-                        x.error = shown
-                        x.response = error_response(shown, x.route.codec)
+                        await self.refuse(x, error, shown)
                         break
             if x.response is None:
                 return error_response(GuardError("internal error"), x.route.codec)
@@ -140,7 +142,16 @@ class Handler:
                 x.response.headers.append((b"x-request-id", x.id.encode("ascii")))
             return x.response
         finally:
-            self.record(x)
+            if x.response is None or x.response.events is None:
+                if x.stream is not None:
+                    x.stream.close()
+                self.record(x)
+
+    async def refuse(self, x: Exchange, error: Exception, shown: GuardError) -> None:
+        """Answer an error in place of everything else."""
+        await self.admission.refund(x, error)
+        x.error = shown
+        x.response = error_response(shown, x.route.codec)
 
     def identify(self, x: Exchange) -> None:
         """Who asks."""
@@ -197,13 +208,16 @@ class Handler:
         target = x.call.target if shadow else x.call.path.encode("ascii")
         body = x.call.sent if shadow else x.body
         headers, timeout_s = upstream_headers(x), x.active.plan.limits.upstream_timeout_s
-        began = self.clock.monotonic_s()
+        began, upstream = self.clock.monotonic_s(), x.upstream or self.upstream
         try:
             if x.route.ensemble is None or x.endpoint.access != "scoring":
-                x.reply = await self.upstream.send(x.method, target, headers, body, timeout_s)
+                if streaming.wanted(x):
+                    x.reply = await streaming.opened(x, upstream, target, headers, body, timeout_s)
+                else:
+                    x.reply = await upstream.send(x.method, target, headers, body, timeout_s)
             else:
                 quorum, wait_s = x.route.ensemble.quorum, x.route.ensemble.wait_s
-                heard = await self.upstream.send_all(
+                heard = await upstream.send_all(
                     x.method, target, headers, body, timeout_s, quorum=quorum, wait_s=wait_s, read=partial(self.hear, x)
                 )
                 x.reply = next(one[0] for one in heard if one is not None)
@@ -211,7 +225,7 @@ class Handler:
                 x.answers = [None if one is None else one[1] for one in heard]
         finally:
             x.upstream_s = self.clock.monotonic_s() - began
-        if x.reply.status >= 300 and not shadow:
+        if x.reply is not None and x.reply.status >= 300 and not shadow:
             raise upstream_refusal(x.reply)
 
     def read_answer(self, x: Exchange) -> None:
@@ -249,6 +263,9 @@ class Handler:
 
     def release(self, x: Exchange) -> Awaitable[None] | None:
         """Run the defences over the predictions; what was drawn for a privacy budget is remembered."""
+        if x.reading is not None and x.reading.most is not None:
+            self.generate(x, x.reading, x.reading.most)
+            return None
         if x.answer is None or x.reading is None:
             return None
         private = None
@@ -273,14 +290,28 @@ class Handler:
         )
         return None if private is None else self.releases.remember(x)
 
+    def generate(self, x: Exchange, reading: Reading, most: Most) -> None:
+        """Release generated text: all of a whole answer; of one in events, each as it comes."""
+        noise = QueryNoise(self.secret, x.route.ledger, self.client_of(x).name, reading.queries, x.route.inputs)
+        defences = x.route.defences if x.step is None else (*x.route.defences, *x.step.defences)
+        x.generation = Generation(defences, x.route.outputs, noise, most, trace=self.audit is not None)
+        if x.answer is not None:
+            x.generation.take(x.answer)
+            x.report = x.generation.report()
+
     def observe(self, x: Exchange) -> Awaitable[None] | None:
         """Fold the answers into evidence and information meters: what they say binds the client's next request."""
         if self.recording is not None:
             self.recording.note(x, self.client_of(x))
+        if x.generation is not None and x.stream is None:
+            return self.admission.settle(x, x.generation.settled())
         return None if x.watched is None else self.watching.observe(x, self.client_of(x))
 
     def render(self, x: Exchange) -> Awaitable[None] | None:
         """Write the API's own shape again; in shadow, what the model said."""
+        if x.stream is not None:
+            x.response = self.flow(x)
+            return None
         if x.reply is None:
             return None
         if x.route.mode == "shadow":
@@ -290,12 +321,28 @@ class Handler:
             raise UpstreamError("the model's answer was withheld", code="unreadable_answer")
         content_type, body = x.route.codec.render(x.answer)
         headers = [(b"content-type", content_type)] if content_type else []
+        headers += x.answer.headers
         x.response = Response(200, [*headers, (b"content-length", b"%d" % len(body))], body)
         return None if x.memo is None else self.releases.remember_whole(x, x.response)
 
+    def flow(self, x: Exchange) -> Response:
+        """Return an answer in events, each of which is released when it comes."""
+        return Flow(x, partial(self.count_failure, x), partial(self.finish, x)).response()
+
+    async def finish(self, x: Exchange) -> None:
+        """End an answer in events: settle what it was charged, and record it."""
+        try:
+            if x.generation is not None:
+                x.report = x.generation.report()
+                await self.admission.settle(x, x.generation.settled())
+        finally:
+            self.record(x)
+
     def render_status(self, x: Exchange) -> None:
         """Answer health and readiness with the model's status and little else."""
-        if x.reply is not None:
+        if x.stream is not None:  # of an endpoint that shadow does not know
+            x.response = self.flow(x)
+        elif x.reply is not None:
             x.response = (
                 original_response(x.reply, x.active.plan.limits.answer_bytes)
                 if x.route.mode == "shadow"

@@ -17,7 +17,7 @@ from guard.proxy.marks import HEADER
 from guard.wire.base import Codec
 from guard.wire.body import unreadable
 
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -67,13 +67,15 @@ def upstream_headers(x: Exchange) -> list[tuple[bytes, bytes]]:
     strip = active.identity.strip
     if x.route.mode == "shadow":
         dropped = connection_tokens(headers)
-        made = [h for h in headers if h[0] not in _HOP_BY_HOP and h[0] not in strip and h[0] not in dropped]
+        made = [h for h in headers if h[0] not in HOP_BY_HOP and h[0] not in strip and h[0] not in dropped]
     else:
         allowed = active.forwarded
         made = [h for h in headers if (h[0] in _ALWAYS_FORWARDED or h[0] in allowed) and h[0] not in strip]
         made.append((_REQUEST_ID, x.id.encode("ascii")))
         if x.reading is not None and x.reading.content_type:
             made.append((b"content-type", x.reading.content_type))
+        if x.reading is not None:
+            made += x.reading.headers
     if x.trace is not None:
         made = [h for h in made if h[0] not in _TRACE_CONTEXT]
         made += x.trace.headers()
@@ -151,7 +153,7 @@ def original_response(reply: Reply, limit: int) -> Response:
     with contextlib.suppress(UpstreamError):  # an encoding that Guard cannot undo goes through with its header
         reply = clean_reply(reply, limit)
     dropped = connection_tokens(reply.headers)
-    headers = [h for h in reply.headers if h[0] not in _HOP_BY_HOP and h[0] not in dropped]
+    headers = [h for h in reply.headers if h[0] not in HOP_BY_HOP and h[0] not in dropped]
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(reply.body)))
     return Response(reply.status, headers, reply.body)
