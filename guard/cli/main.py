@@ -41,7 +41,7 @@ start here:
                                                the noise that so much privacy takes, and what it leaves
 
 presets: observe (count only), balanced (customers first), strict (the model first), label-only,
-  private-ensemble (several models on disjoint shards answer as one)
+  private-ensemble (several models on disjoint shards answer as one), llm (language models and embeddings)
 options: every --option of a command is also GUARD_OPTION in the environment; guard COMMAND --help lists them
 exit codes: 0 fine, 1 a check failed, 2 usage or bad policy, 3 dependency out of reach, 4 internal, 5 nothing ran
 """

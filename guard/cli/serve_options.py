@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser, admin: str = "127.0.0.1:9001") 
         parser: the command's.
         admin: default of `--admin`.
     """
-    presets = "observe, balanced, strict, label-only, private-ensemble"
+    presets = "observe, balanced, strict, label-only, private-ensemble, llm"
     add_option(parser, "--policy", help=f"policy file, or the name of a preset: {presets}")
     add_option(
         parser, "--api", help="the API of routes that name none: open_inference, mlflow, ... (default: open_inference)"

@@ -8,9 +8,6 @@ from pathlib import Path
 from guard.errors import PolicyError, Problem
 from guard.policy.suggest import did_you_mean
 
-LATER_PRESETS: dict[str, str] = {"llm": "language models"}
-"""Presets that this version does not have yet, with what they belong to."""
-
 
 def preset_directory(package: Path | None = None) -> Path:
     """Return the folder of the presets: `guard/presets` in a wheel, `policies` beside the package in a checkout.
@@ -45,9 +42,6 @@ def find_policy(source: str | Path, directory: Path | None = None) -> Path:
     path = Path(name) if directory is None else directory / name
     if "\0" not in name and path.is_file():
         return path
-    if bare and name in LATER_PRESETS:
-        message = f"the preset {name} arrives with {LATER_PRESETS[name]}; this version does not know it"
-        raise PolicyError([Problem(message, hint=f"known: {', '.join(preset_names())}")], name)
     if bare and "." not in name:
         problem = Problem(
             f"there is no preset and no file called {name or '(empty)'}", hint=did_you_mean(name, preset_names())

@@ -21,7 +21,7 @@ from guard.policy.presets import preset_directory, preset_names
 from guard.proxy.admin_console import FILES
 from guard.wire.registry import API_NAMES
 
-PRESETS = ("observe", "balanced", "strict", "label-only", "private-ensemble")
+PRESETS = ("observe", "balanced", "strict", "label-only", "private-ensemble", "llm")
 APIS = tuple(api for api in API_NAMES if api != "json")
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from guard.policy.presets import find_policy, preset_directory, preset_names
 
 def test_the_checkout_has_them_beside_the_package() -> None:
     assert preset_directory().name == "policies"
-    assert preset_names() == ["balanced", "label-only", "observe", "private-ensemble", "strict"]
+    assert preset_names() == ["balanced", "label-only", "llm", "observe", "private-ensemble", "strict"]
 
 
 def test_an_installed_package_has_them_inside(tmp_path: Path) -> None:
@@ -42,7 +42,6 @@ def test_a_path_is_a_file(tmp_path: Path) -> None:
         ("zzz", "called zzz", "known: balanced"),
         ("nope.yaml", "no file nope.yaml", "a preset: balanced"),
         ("./nope", "no file nope", "a preset: balanced"),
-        ("llm", "arrives with language models", "known: "),
         ("a\0b", "no file", "a preset"),
     ],
 )
