@@ -124,7 +124,7 @@ class _Lines(_Bounded):
                 raise _TooLong
             if line := line.strip(b" \t\r"):
                 events.append(Event(line))
-        self._line += rest
+        self._line.extend(rest)
         if len(self._line) > self._most_bytes:
             raise _TooLong
 
@@ -171,7 +171,7 @@ class _ServerSent(_Bounded):
             else:
                 self._dispatch(events)
         if rest:
-            self._line += rest
+            self._line.extend(rest)
             if self._size + len(self._line) > self._most_bytes:
                 raise _TooLong
 
