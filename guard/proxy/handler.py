@@ -143,8 +143,6 @@ class Handler:
             return x.response
         finally:
             if x.response is None or x.response.events is None:
-                if x.stream is not None:
-                    x.stream.close()
                 self.record(x)
 
     async def refuse(self, x: Exchange, error: Exception, shown: GuardError) -> None:
@@ -362,6 +360,8 @@ class Handler:
 
     def record(self, x: Exchange) -> None:
         """Count what came of it: last and always."""
+        if x.stream is not None:
+            x.stream.close()
         metrics, mode = x.metrics, x.route.mode
         scoring = x.endpoint.access == "scoring"
         outcome = outcome_of(x)

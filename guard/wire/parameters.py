@@ -6,8 +6,9 @@ under `fields: known` so does a member that neither the API's list nor the polic
 What is left are the effective values, from which the codec works out what the answer may hold at most.
 
 Three rules no policy lifts: `logit_bias` and log-probabilities never go together (the bias moves any token into the
-top, and the differences are the last layer: Carlini 2024); numbers that say nothing (`n: null`, `echo: false`) count as
-left out; and a name that two spellings of one request give different values is refused.
+top, and the differences are the last layer: Carlini 2024); what says nothing (`n: null`, `echo: false`) counts as left
+out; and a name that two spellings of one request give different values is refused. A negative number is how servers
+spell `as many as there are`, so it is beyond every `max`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from guard.wire.base import Reader
 
 Json = dict[str, object]
 
+_COUNTS = frozenset({"logprobs", "top_logprobs", "prompt_logprobs", "n", "best_of", "dimensions"})
+"""Numbers of things that are answered: a negative one is refused where no `max` is set."""
 RISKY: Mapping[str, ParameterAction] = {
     "prompt_logprobs": "refuse",  # scores the prompt itself: whatever text a client likes
     "echo": "refuse",  # with logprobs, the same
@@ -41,13 +44,11 @@ class Known:
         name: the parameter that it spells; empty for a member that is none (`messages`, `stream`, `stop`), which is
             always let through.
         number: it is a number, which bounds apply to.
-        limitless: what spells `as many as you like` (-1), or 0 for nothing.
     """
 
     path: str
     name: str = ""
     number: bool = True
-    limitless: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +126,8 @@ class Rules:
                 continue
             rule = self._reader.parameters.get(name)
             action = rule.action if rule is not None else self._default(name, known)
+            if rule is not None and rule.max == 0:
+                action = "drop"  # at 0 some servers answer one all the same
             if action == "refuse":
                 raise ClientError(f"{shown(member)} is not let through", code="unsupported_parameter", path=shown(path))
             if action == "drop":
@@ -153,12 +156,10 @@ class Rules:
         if not isinstance(value, int | float) or not isfinite(value):
             raise ClientError(f"{shown(member)} must be a number", code="bad_request", path=shown(member))
         bounded = value
-        if (
-            rule is not None
-            and rule.max is not None
-            and (value > rule.max or (known.limitless and value == known.limitless))
-        ):
+        if rule is not None and rule.max is not None and not 0 <= value <= rule.max:
             bounded = _plain(rule.max)
+        elif value < 0 and known.name in _COUNTS:
+            raise ClientError(f"{shown(member)} must not be negative", code="bad_request", path=shown(member))
         elif rule is not None and rule.min is not None and value < rule.min:
             bounded = _plain(rule.min)
         if bounded != value:
