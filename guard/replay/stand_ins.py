@@ -29,6 +29,23 @@ class RecordedClock:
         return self.now_s
 
 
+class RecordedStream:
+    """A recorded reply, all of which is there. Implements `guard.ports.Stream`."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status = reply.status
+        self.headers: Headers = reply.headers
+        self._body = reply.body
+
+    async def read(self) -> bytes:
+        """Return the whole body, then nothing."""
+        body, self._body = self._body, b""
+        return body
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class RecordedModel:
     """Says again what was said; `said` is the answers to the request at hand."""
 
@@ -42,6 +59,12 @@ class RecordedModel:
         if found is None:
             raise UpstreamError("no model answered", code="upstream_failed", status=502)
         return found
+
+    async def open(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float
+    ) -> RecordedStream:
+        """Return what the model said; see `guard.ports.Upstream`."""
+        return RecordedStream(await self.send(method, target, headers, body, timeout_s))
 
     async def send_all(
         self,

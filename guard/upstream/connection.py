@@ -1,9 +1,10 @@
 """One keep-alive HTTP/1.1 connection: writes one request at a time and reads its reply.
 
-Theory of operation. `start` writes a request and makes the one future that `HttpUpstream.send` awaits; llhttp's
-callbacks collect the reply; exactly one of `_finish`, `_fail` and `cancel` ends the exchange. A connection goes back to
-its owner only when the request is fully written, the reply is whole, upstream agreed to keep it, and no byte followed.
-Everything else aborts it, and `connection_lost` is the one place from which the owner takes back its slot.
+Theory of operation. `start` writes a request; llhttp's callbacks collect the reply, for a future of all of it or for a
+stream that takes what each arrival brings; exactly one of `_finish`, `_fail` and `give_up` ends the exchange. A
+connection goes back to its owner only when the request is fully written, the reply is whole, upstream agreed to keep
+it, and no byte followed. Everything else aborts it, and `connection_lost` is the one place from which the owner takes
+back its slot.
 
 Bounds bite at the same byte however the stream is split. Body bytes count against `max_body_bytes`. All other bytes
 (heads, interim heads, chunk framing, trailers) count against a budget that starts at `max_head_bytes` and grows by one
@@ -23,7 +24,9 @@ from guard.errors import UpstreamError
 from guard.model.exchange import Reply
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, BaseTransport, Future, Transport
+    from asyncio import AbstractEventLoop, BaseTransport, Transport
+
+    from guard.upstream.stream import StreamedReply
 
 JOIN_BELOW_BYTES = 64 * 1024
 PIECE_BYTES = 256 * 1024
@@ -38,6 +41,26 @@ class Owner(Protocol):
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that is closed."""
+        ...
+
+    def watch(self, connection: Connection) -> None:
+        """See to it that a connection expires when it is due."""
+        ...
+
+
+class Outcome(Protocol):
+    """What awaits a reply: a future of the whole of it, or a stream."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits any more."""
+        ...
+
+    def set_result(self, reply: Reply, /) -> None:
+        """Take the reply, or the rest of it."""
+        ...
+
+    def set_exception(self, error: UpstreamError, /) -> None:
+        """Take what went wrong."""
         ...
 
 
@@ -76,15 +99,16 @@ class Connection(AsyncioProtocol):
         "_chunked",
         "_chunks",
         "_framing_left",
-        "_future",
         "_head_only",
         "_headers",
         "_max_head_bytes",
+        "_outcome",
         "_owner",
         "_parser",
         "_paused",
         "_reusable",
         "_status",
+        "_stream",
         "_transport",
         "_unsent",
         "_version",
@@ -104,25 +128,38 @@ class Connection(AsyncioProtocol):
         self.max_body_bytes = max_body_bytes
         self._max_head_bytes = max_head_bytes
         self._parser = HttpResponseParser(self)
-        self._future: Future[Reply] | None = None
+        self._outcome: Outcome | None = None
+        self._stream: StreamedReply | None = None
         self._unsent: memoryview | None = None
         self._paused = False
         self._version = ""
         self.due = math.inf  # when `expire` is due, loop time: the deadline of an exchange, or the end of idling
 
-    def start(self, head: bytes, body: bytes, due: float, *, head_only: bool) -> Future[Reply]:
-        """Write a request and return the future of its reply.
+    def start(
+        self,
+        outcome: Outcome,
+        head: bytes,
+        body: bytes,
+        due: float,
+        *,
+        head_only: bool,
+        stream: StreamedReply | None = None,
+    ) -> None:
+        """Write a request.
 
         Args:
+            outcome: takes its reply.
             head: request line and headers, with the blank line.
             body: may be empty.
-            due: deadline, loop time.
+            due: deadline, loop time; of a stream until it is moved.
             head_only: the reply has no body (HEAD).
+            stream: the outcome, where that is one.
         """
-        future: Future[Reply] = self.loop.create_future()
-        self._future = future
+        self._outcome = outcome
+        self._stream = stream
         self.due = due
         self._chunks = []
+        self._headers = []
         self._status = 0
         self._whole = False
         self._chunked = False
@@ -135,15 +172,27 @@ class Connection(AsyncioProtocol):
             self._unsent = memoryview(body)
             self._transport.write(head)
             self._pump()
-        return future
 
-    def cancel(self, future: Future[Reply]) -> None:
-        """Give up the exchange of `future`; upstream sees the disconnect. A finished exchange is left alone."""
-        if self._future is future:
-            self._future = None
+    def give_up(self, outcome: Outcome) -> None:
+        """Give up the exchange of `outcome`; upstream sees the disconnect. A finished exchange is left alone."""
+        if self._outcome is outcome:
+            self._outcome = self._stream = None
             self._transport.abort()
-        elif future.done() and not future.cancelled():
-            future.exception()  # retrieved: nobody else will look
+
+    def await_until(self, due: float) -> None:
+        """Give upstream until `due`, loop time, for what comes next."""
+        self.due = due
+        self._owner.watch(self)
+
+    def pause_reading(self) -> None:
+        """Leave unread what upstream sends: nobody takes it."""
+        if self.usable():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if self.usable():
+            self._transport.resume_reading()
 
     def expire(self) -> None:
         """End an exchange past its deadline, or an idle connection past its time."""
@@ -166,7 +215,7 @@ class Connection(AsyncioProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived. Bytes that no request asked for are an attempt at desynchronisation, or a bug: close."""
-        if self._future is None:
+        if self._outcome is None:
             self._transport.abort()
             return
         try:
@@ -178,7 +227,9 @@ class Connection(AsyncioProtocol):
         except (HttpParserError, HttpParserUpgrade, UpstreamError) as error:
             self._fail(_fault_of(error))
             return
-        if self._whole:
+        if self._stream is not None:
+            self._hand_on(self._stream)
+        elif self._whole:
             # An early answer to a request that is not written to its end leaves a connection out of step.
             if self._reusable and self._unsent is None and not self._transport.get_write_buffer_size():
                 self._owner.release(self)
@@ -187,7 +238,7 @@ class Connection(AsyncioProtocol):
 
     def eof_received(self) -> None:
         """End a body that runs until the close; any other reply is cut short."""
-        if self._future is not None and self._status and not self._framed() and self._closed_cleanly():
+        if self._outcome is not None and self._status and not self._framed() and self._closed_cleanly():
             self._finish()
         self._fail(broken())
 
@@ -228,7 +279,7 @@ class Connection(AsyncioProtocol):
         if status >= 200:
             self._status = status
             self._reusable = self._parser.should_keep_alive()
-            if not self._reusable:
+            if not self._reusable or self._stream is not None:
                 self._check_codings()
             if self._head_only:
                 # llhttp cannot be told that no body follows, so its state is of no further use.
@@ -247,6 +298,7 @@ class Connection(AsyncioProtocol):
         self._framing_left += 2 * size  # one was taken when it was fed, one is earned
         self._body_left -= size
         if self._body_left < 0:
+            self._chunks.append(body[: self._body_left])
             raise too_large()
         self._chunks.append(body)
 
@@ -294,16 +346,27 @@ class Connection(AsyncioProtocol):
         if self._status >= 500:
             # Servers that have failed close without a word (MLServer does), and the next request would be lost.
             self._reusable = False
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            chunks = self._chunks
-            future.set_result(Reply(self._status, self._headers, chunks[0] if len(chunks) == 1 else b"".join(chunks)))
+        outcome, self._outcome = self._outcome, None
+        self._stream = None
+        if outcome is not None and not outcome.done():
+            outcome.set_result(Reply(self._status, self._headers, self._body()))
 
     def _fail(self, error: UpstreamError) -> None:
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            future.set_exception(error)
+        if self._stream is not None:
+            self._hand_on(self._stream)
+        outcome, self._outcome = self._outcome, None
+        self._stream = None
+        if outcome is not None and not outcome.done():
+            outcome.set_exception(error)
         self._transport.abort()
+
+    def _hand_on(self, stream: StreamedReply) -> None:
+        stream.heard(self._status, self._headers, self._body())
+        self._chunks = []
+
+    def _body(self) -> bytes:
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _fault_of(error: Exception) -> UpstreamError:

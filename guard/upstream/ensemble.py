@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from guard.model.exchange import Reply
     from guard.ports import Headers
+    from guard.upstream.stream import StreamedReply
 
 log = logging.getLogger("guard.upstream")
 
@@ -79,6 +80,19 @@ class Upstreams:
             method, target, headers, body, timeout_s, quorum=self.quorum, wait_s=0, read=lambda reply: reply
         )
         return next(reply for reply in heard if reply is not None)
+
+    async def open(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float
+    ) -> StreamedReply:
+        """Send one request to the only model and return its reply as soon as its head is there.
+
+        Raises:
+            UpstreamError: as `HttpUpstream.open` does; `no_single_model` when there are several.
+            ClientError: same.
+        """
+        if len(self._models) > 1:
+            raise UpstreamError("no route streams several models' answers", code="no_single_model", reached=False)
+        return await self._models[0].open(method, target, headers, body, timeout_s)
 
     async def send_all(
         self,

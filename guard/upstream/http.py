@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from guard.errors import ClientError, PolicyError, Problem, UpstreamError
 from guard.upstream.connection import Connection, timed_out
+from guard.upstream.stream import StreamedReply
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, TimerHandle
@@ -130,14 +131,46 @@ class HttpUpstream:
         connection = self._pop_idle(now)
         if connection is None:
             connection = await self._take(loop, due)
-        future = connection.start(head, body, due, head_only=method == b"HEAD")
+        future: Future[Reply] = loop.create_future()
+        connection.start(future, head, body, due, head_only=method == b"HEAD")
         if due < self._timer_at:
             self._set_timer(loop, due)
         try:
             return await future
         except asyncio.CancelledError:
-            connection.cancel(future)
+            if future.done() and not future.cancelled():
+                future.exception()  # retrieved: nobody else will look
+            connection.give_up(future)
             raise
+
+    async def open(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float
+    ) -> StreamedReply:
+        """Send one request and return its reply as soon as its head is there.
+
+        Its connection is taken until the reply has arrived to its end, or the stream is closed.
+
+        Args:
+            method: as for `send`, and so are the next three.
+            target: same.
+            headers: same.
+            body: same.
+            timeout_s: for everything from taking a connection to the head, and again in each `read`.
+
+        Raises:
+            UpstreamError: as for `send`.
+            ClientError: as for `send`.
+        """
+        head = self._head(method, target, headers, len(body))
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        due = now + timeout_s
+        connection = self._pop_idle(now) or await self._take(loop, due)
+        stream = StreamedReply(connection, timeout_s)
+        connection.start(stream, head, body, due, head_only=method == b"HEAD", stream=stream)
+        self.watch(connection)
+        await stream.opened()
+        return stream
 
     async def aclose(self) -> None:
         """Close all connections; requests under way and in line fail."""
@@ -169,10 +202,9 @@ class HttpUpstream:
         if self._waiters and self._hand_over(connection):
             connection.due = math.inf
             return
-        connection.due = due = connection.loop.time() + self._idle_timeout_s
+        connection.due = connection.loop.time() + self._idle_timeout_s
         self._idle.append(connection)
-        if due < self._timer_at:
-            self._set_timer(connection.loop, due)
+        self.watch(connection)
 
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection and give its slot away."""
@@ -184,6 +216,11 @@ class HttpUpstream:
         self._free_slot()
         if self._closed is not None and not self._open and not self._closed.done():
             self._closed.set_result(None)
+
+    def watch(self, connection: Connection) -> None:
+        """See to it that a connection expires when it is due."""
+        if connection.due < self._timer_at:
+            self._set_timer(connection.loop, connection.due)
 
     # requests
 

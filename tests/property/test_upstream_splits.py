@@ -58,6 +58,9 @@ class Owner:
         del connection
         self.forgotten += 1
 
+    def watch(self, connection: Connection) -> None:
+        del connection
+
 
 def exchange(pieces: Iterable[bytes], *, head_only: bool = False) -> tuple[Outcome, bool]:
     """Feed `pieces`, then the end of the stream; return the outcome and whether the connection could be reused."""
@@ -66,7 +69,8 @@ def exchange(pieces: Iterable[bytes], *, head_only: bool = False) -> tuple[Outco
         wire, owner = Wire(), Owner()
         connection = Connection(owner, loop, MAX_BODY, MAX_HEAD)
         connection.connection_made(wire)
-        future = connection.start(b"", b"", 1.0, head_only=head_only)
+        future: asyncio.Future[Reply] = loop.create_future()
+        connection.start(future, b"", b"", 1.0, head_only=head_only)
         for piece in pieces:
             if not wire.closing:
                 connection.data_received(piece)

@@ -5,11 +5,12 @@ An upstream that answers by script, a clock that is set, and Guard without socke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from guard.errors import UpstreamError
 from guard.model.exchange import Reply
 from guard.ports import Headers, Heard, State
 from guard.proxy.app import DataApp
@@ -50,16 +51,65 @@ class Seen:
 
 
 @dataclass
+class ScriptedStream:
+    """A reply in pieces, and what was made of it. Implements `guard.ports.Stream`.
+
+    Args:
+        pieces: what one `read` after the other returns.
+        error: raised once the pieces are out; None for a reply that ends well.
+        status: of the reply.
+        headers: of the reply.
+        wait: awaited before each piece, for tests that time them.
+    """
+
+    pieces: list[bytes]
+    error: UpstreamError | None = None
+    status: int = 200
+    headers: Headers = field(default_factory=Headers)
+    wait: Callable[[], Awaitable[None]] | None = None
+    reads: int = 0
+    closes: int = 0
+
+    async def read(self) -> bytes:
+        assert not self.closes
+        if self.wait is not None:
+            await self.wait()
+        self.reads += 1
+        if self.reads <= len(self.pieces):
+            return self.pieces[self.reads - 1]
+        if self.error is not None:
+            raise self.error
+        return b""
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+@dataclass
 class ScriptedUpstream:
-    """Answers every request with what `answer` returns or raises."""
+    """Answers every request with what `answer` returns or raises; in pieces with what `stream` does, or all in one."""
 
     answer: Callable[[Seen], Reply] = lambda seen: Reply(200, [], b"")
+    stream: Callable[[Seen], ScriptedStream] | None = None
     seen: list[Seen] = field(default_factory=list[Seen])
+    opened: list[ScriptedStream] = field(default_factory=list[ScriptedStream])
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Reply:
         del timeout_s
         self.seen.append(Seen(method, target, headers, body))
         return self.answer(self.seen[-1])
+
+    async def open(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float
+    ) -> ScriptedStream:
+        if self.stream is None:
+            reply = await self.send(method, target, headers, body, timeout_s)
+            stream = ScriptedStream([reply.body] if reply.body else [], status=reply.status, headers=reply.headers)
+        else:
+            self.seen.append(Seen(method, target, headers, body))
+            stream = self.stream(self.seen[-1])
+        self.opened.append(stream)
+        return stream
 
     async def send_all(
         self,
