@@ -9,19 +9,22 @@ from guard.budgets.privacy import Privacy
 from guard.cli.check import describe
 from guard.engine.admit import charges, digests, dimension_of
 from guard.engine.aggregate import combine
+from guard.engine.generation import Generation
 from guard.engine.memo import memo_of, no_consensus
 from guard.engine.randomness import QueryNoise
-from guard.engine.release import PrivateRun, release
+from guard.engine.release import PrivateRun, Report, release
 from guard.errors import ClientError, GuardError
 from guard.model.client import Client
 from guard.model.exchange import Call, Reply
+from guard.model.parameters import Parameter
 from guard.model.prediction import Answer
-from guard.model.queries import Queries
+from guard.model.text import Most
 from guard.policy.detection_words import Words, in_words
 from guard.policy.plan import Plan, RoutePlan
 from guard.policy.privacy import Ensemble
 from guard.policy.reference import details
-from guard.wire.base import Reading
+from guard.wire.base import Reading, Streams
+from guard.wire.events import splitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def explain(plan: Plan, traffic: Traffic) -> Explanation:
     call = Call(traffic.path, found.params, traffic.content_type, traffic.request)
     try:
         reading = _read(found.route, call, result)
-        _admit(found.route, reading.queries, traffic, result)
+        _admit(found.route, reading, traffic, result)
         _answer(found.route, reading, traffic, result)
     except GuardError as error:
         result.refused = error
@@ -198,6 +201,11 @@ def _read(route: RoutePlan, call: Call, result: Explanation) -> Reading:
     result.steps.append(
         Step("read", route.api, "decodes the queries; a body that cannot be read is refused", result=rows)
     )
+    if route.parameters:
+        does = "lets a request's parameters through, moves them to their bounds, takes them out or refuses them"
+        what = f"parameters: {', '.join(map(_parameter, route.parameters))}"
+        changed = "as they came" if reading.body == call.body else "the request was changed"
+        result.steps.append(Step("read", what, does, result=changed))
     if route.inputs is None:
         return reading
     does = (
@@ -215,14 +223,29 @@ def _read(route: RoutePlan, call: Call, result: Explanation) -> Reading:
     return reading
 
 
-def _admit(route: RoutePlan, queries: Queries, traffic: Traffic, result: Explanation) -> None:
+def _parameter(parameter: Parameter) -> str:
+    """Return what happens to a parameter, in few words.
+
+    >>> _parameter(Parameter(name="n", max=2)), _parameter(Parameter(name="seed", action="drop"))
+    ('n at most 2', 'seed drop')
+    """
+    bounds = [f"at least {parameter.min:g}"] if parameter.min is not None else []
+    bounds += [f"at most {parameter.max:g}"] if parameter.max is not None else []
+    return f"{parameter.name} {', '.join(bounds) or parameter.action}"
+
+
+def _admit(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explanation) -> None:
+    queries = reading.queries
     distinct = any(budget.distinct for budget in route.budgets)
     seen = digests(traffic.secret, queries) if distinct else None
     dimension = dimension_of(queries)
     if route.inputs is not None and route.inputs.size is not None:
         dimension = route.inputs.size
     for budget in route.budgets:
-        (charge,) = charges((budget,), traffic.client, queries.rows, dimension, seen)
+        made = charges((budget,), traffic.client, queries.rows, dimension, seen, most=reading.most)
+        if not made:
+            continue  # nothing of what it counts can be answered
+        charge = made[0]
         amount = charge.amount if charge.digests is None else len(set(charge.digests))
         limit = charge.limit
         if isinstance(budget, Privacy):
@@ -243,6 +266,9 @@ def _admit(route: RoutePlan, queries: Queries, traffic: Traffic, result: Explana
 
 
 def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explanation) -> None:
+    if reading.most is not None:
+        _generated(route, reading, reading.most, traffic, result)
+        return
     reply = Reply(200, [(b"content-type", b"application/json")], traffic.answer)
     answer = route.codec.answer(reply, reading)
     if route.ensemble is not None:
@@ -261,6 +287,13 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
         bounds = None if route.ensemble is not None else route.private.bounds
         private = PrivateRun(bounds, route.private.columns, memo)
     report = release(route.defences, route.outputs, answer, noise, labels_only=False, trace=True, private=private)
+    _releases(route, report, result)
+    if private is not None and private.memo.withheld:
+        raise no_consensus()
+    result.after = route.codec.render(answer)[1] if route.mode == "enforce" else traffic.answer
+
+
+def _releases(route: RoutePlan, report: Report, result: Explanation) -> None:
     # Without predictions (an answer of labels) no defence has anything to do, and nothing is traced.
     done = {index: step.score_shift_l1 for index, step in enumerate(report.steps)}
     for index, defence in enumerate(route.defences):
@@ -268,9 +301,28 @@ def _answer(route: RoutePlan, reading: Reading, traffic: Traffic, result: Explan
         result.steps.append(
             Step("release", describe(defence), first_sentence(doc), costs(doc), shift, _changed(shift, defence.mode))
         )
-    if private is not None and private.memo.withheld:
-        raise no_consensus()
-    result.after = route.codec.render(answer)[1] if route.mode == "enforce" else traffic.answer
+
+
+def _generated(route: RoutePlan, reading: Reading, most: Most, traffic: Traffic, result: Explanation) -> None:
+    """Release generated text, whole or in events."""
+    codec = route.codec
+    noise = QueryNoise(traffic.secret, route.ledger, traffic.client.name, reading.queries, route.inputs)
+    generation = Generation(route.defences, route.outputs, noise, most, trace=True)
+    if reading.stream is None or not isinstance(codec, Streams):
+        answer = codec.answer(Reply(200, [(b"content-type", b"application/json")], traffic.answer), reading)
+        _drops(route, answer, result)
+        generation.take(answer)
+        left = codec.render(answer)[1]
+    else:
+        split = splitter(reading.stream, len(traffic.answer) + 1)
+        parts: list[bytes] = []
+        for event in [*split.feed(traffic.answer), *split.end()]:
+            for answer in codec.event(event, reading):
+                generation.take(answer)
+                parts.append(codec.write_event(answer))
+        left = b"".join(parts)
+    _releases(route, generation.report(), result)
+    result.after = left if route.mode == "enforce" else traffic.answer
 
 
 def _combined(route: RoutePlan, ensemble: Ensemble, reply: Reply, reading: Reading) -> Answer:

@@ -225,6 +225,7 @@ def _route(
         private=made.private,
         statement=made.statement,
         detection=detection,
+        parameters=route.parameters,
     )
 
 

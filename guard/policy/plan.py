@@ -11,6 +11,7 @@ from guard.defences.base import Defence, Mode
 from guard.errors import Problem
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
+from guard.model.parameters import Parameter
 from guard.policy.detection import Detection
 from guard.policy.privacy import Ensemble
 from guard.policy.schema import Limits, Policy
@@ -105,6 +106,7 @@ class RoutePlan:
         private: set when the first defence is a mechanism of differential privacy.
         statement: what may be said of the training data's privacy, sentence by sentence.
         detection: what clients are watched for and what it leads to; None when it is off.
+        parameters: what happens to a request's parameters.
     """
 
     name: str
@@ -125,6 +127,7 @@ class RoutePlan:
     private: Private | None = None
     statement: tuple[str, ...] = ()
     detection: Detection | None = None
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def metered(self) -> bool:
