@@ -1,4 +1,4 @@
-"""Open Inference protocol (V2) over REST with JSON tensors: MLServer, KServe, Triton, OpenVINO.
+"""Open Inference protocol (V2) over REST, tensors of JSON and binary ones: MLServer, KServe, Triton, OpenVINO.
 
 The hot path: a request with one numeric tensor, and an answer with one, cost a few microseconds and touch no element.
 What makes that safe is a count: in a body of plain numbers every opening bracket, brace, colon and quote belongs to a
@@ -20,15 +20,16 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer, Prediction, Release
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.body import MAX_DEPTH, decode_reply, encode, unreadable
+from guard.wire.binary_tensors import CONTENT_TYPE, HEADER, attach, is_raw, packed, parted
+from guard.wire.body import MAX_DEPTH, decode_reply, encode, too_many_rows, unreadable
 from guard.wire.columns import holds_floats
 from guard.wire.features import join, split
 from guard.wire.output_tensors import read_output, read_outputs, simple_scores
-from guard.wire.request_members import Members, forwarded, json_object, no_binary, weigh
+from guard.wire.raw_tensors import cast_scores
+from guard.wire.request_members import Members, forwarded, json_object, weigh
 from guard.wire.tensors import COUNTED, Tensor, as_data, counted_tensor, dimensions, lists_of, read_shape, read_tensor
 
 Json = dict[str, object]
-BINARY_HEADER = b"inference-header-content-length"
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[{:"'))
 _TEXTS = ("model_name", "model_version", "id")
 _ANSWER_MEMBERS = frozenset({*_TEXTS, "outputs"})
@@ -85,11 +86,12 @@ class _Request:
 class _Reply:
     document: Json
     bare_nan: bool
+    binary: bool
 
 
 @dataclass(frozen=True)
 class OpenInference:
-    """Codec of the Open Inference protocol; binary tensors and shared memory are refused.
+    """Codec of the Open Inference protocol; shared memory is refused.
 
     Args:
         reader: what the route lets out.
@@ -101,24 +103,38 @@ class OpenInference:
 
     def read(self, call: Call) -> Reading:
         """Decode a request: rows are the first dimension, on which all inputs must agree."""
-        if call.header(BINARY_HEADER) is not None:
-            raise no_binary("Inference-Header-Content-Length")
+        if call.header(HEADER) is not None:
+            return self._read_binary(call)
         body = call.body
         skeleton = body.translate(None, _NOT_STRUCTURE)
         members = _decode(call, skeleton)
         tensor = _plain_tensor(members, len(skeleton))
         if tensor is None:
-            return self._read_any(body, members, len(skeleton))
+            return self._read_any(call, body, members, len(skeleton))
         queries = Queries(tensor.shape[0], tensor.items, tensor.width, place=tensor.at)
         return Reading(queries, body, document=_Request(members, [tensor]))
 
-    def _read_any(self, body: bytes, document: Json, weight: int) -> Reading:
+    def _read_binary(self, call: Call) -> Reading:
+        head, rest = parted(call.headers, call.body, ClientError)
+        document = json_object(call, head)
+        if not attach(document.get("inputs"), rest, ClientError):
+            return self._read_any(call, head, document, -1)
+        reading = self._read_any(call, b"", document, -1)
+        request = cast("_Request", reading.document)
+        bare_nan = b"NaN" in head or b"Infinity" in head
+        reading.body, reading.headers = packed(request.document, "inputs", bare_nan=bare_nan)
+        reading.content_type = CONTENT_TYPE
+        return reading
+
+    def _read_any(self, call: Call, body: bytes, document: Json, weight: int) -> Reading:
         members = Members(self.reader.fields)
         document = members.request(document)
         inputs = cast("list[Json]", document["inputs"])
         shapes = [read_shape(tensor, f"inputs[{i}]") for i, tensor in enumerate(inputs)]
         if len({shape[0] for shape in shapes}) > 1:
             raise ClientError("the inputs do not agree on the number of rows", path="inputs")
+        if shapes[0][0] > call.max_rows:
+            raise too_many_rows()
         lists = [lists_of(tensor, shape) for tensor, shape in zip(inputs, shapes, strict=True)]
         plain = False
         if not members.dropped and all(lists):
@@ -128,14 +144,10 @@ class OpenInference:
             (counted_tensor if plain else read_tensor)(tensor, shape, f"inputs[{i}]")
             for i, (tensor, shape) in enumerate(zip(inputs, shapes, strict=True))
         ]
-        if not plain:
+        if not plain and body:
             body = forwarded(body, document, whole=not members.dropped)
         only = tensors[0]
-        queries = (
-            Queries(only.shape[0], only.items, only.width, place=only.at)
-            if len(tensors) == 1
-            else join(tensors, only.shape[0], "inputs")
-        )
+        queries = only.queries() if len(tensors) == 1 else join(tensors, only.shape[0], "inputs")
         return Reading(queries, body, document=_Request(document, tensors))
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
@@ -147,17 +159,21 @@ class OpenInference:
             {**raw, "data": tensor.written(shares[tensor.name])}
             for raw, tensor in zip(inputs, request.tensors, strict=True)
         ]
-        return encode({**request.document, "inputs": moved})
+        body, reading.headers = packed({**request.document, "inputs": moved}, "inputs")
+        return body
 
     def answer(self, reply: Reply, reading: Reading) -> Answer:
         """Decode an answer: tensors become columns by name, classification strings become sparse predictions."""
+        body, rest = reply.body, None
         for key, value in reply.headers:
-            if key == BINARY_HEADER or (key == b"content-type" and b"octet-stream" in value.lower()):
-                raise unreadable("it holds binary tensors")
-        decoded, bare_nan = decode_reply(reply.body)
+            if key == HEADER or (key == b"content-type" and b"octet-stream" in value.lower()):
+                body, rest = parted(reply.headers, body, unreadable)
+                break
+        decoded, bare_nan = decode_reply(body)
         outputs = cast("Json", decoded).get("outputs") if type(decoded) is dict else None
         if type(outputs) is not list or not outputs:
             raise unreadable("it holds no outputs")
+        binary = rest is not None and attach(cast("object", outputs), rest, unreadable)
         members = cast("list[object]", outputs)
         upstream = cast("Json", decoded)
         answer = Answer(reading.queries.rows, None)
@@ -176,7 +192,7 @@ class OpenInference:
         asked = reading.document.document.get("id") if isinstance(reading.document, _Request) else None
         if isinstance(asked, str):
             upstream["id"] = asked  # a remembered answer was another request's
-        answer.document = _Reply(upstream, bare_nan)
+        answer.document = _Reply(upstream, bare_nan, binary)
         answer.around = partial(_around, upstream, members)
         return answer
 
@@ -195,7 +211,10 @@ class OpenInference:
         raw = cast("Json", member)
 
         def write(release: Release) -> None:
-            raw["data"] = as_data(release.scores, "FP64", _FLAT)
+            if is_raw(raw["data"]):
+                raw["data"] = cast_scores(release.scores, cast("str", raw["datatype"])).tobytes()
+            else:
+                raw["data"] = as_data(release.scores, "FP64", _FLAT)
 
         answer.predictions.append(Prediction(name, scores, write))
         return True
@@ -220,6 +239,11 @@ class OpenInference:
     def render(self, answer: Answer) -> tuple[bytes, bytes]:
         """Encode the answer; NaN stays bare where the upstream wrote it bare."""
         reply = cast("_Reply", answer.document)
+        if reply.binary:
+            body, headers = packed(reply.document, "outputs", bare_nan=reply.bare_nan)
+            if headers:
+                answer.headers = [*headers]
+                return CONTENT_TYPE, body
         return b"application/json", encode(reply.document, bare_nan=reply.bare_nan)
 
     def error(self, error: GuardError) -> tuple[bytes, bytes]:

@@ -15,11 +15,13 @@ from guard.model.nested import flatten, floats
 from guard.model.outputs import CLASS_KINDS
 from guard.model.prediction import Answer, Prediction, Release
 from guard.wire.base import Reader
+from guard.wire.binary_tensors import is_raw
 from guard.wire.body import unreadable
 from guard.wire.classification import Entries, read_entries
 from guard.wire.columnar_answers import count_rows
 from guard.wire.columns import classify
 from guard.wire.listed_answers import hold_rows
+from guard.wire.raw_tensors import Buffer, Fail, cast_scores, matrix, pack_bytes, unpack, unpack_bytes
 from guard.wire.rows import add_column, label_of
 from guard.wire.tensors import FLOATING, NUMBERS, NUMERIC, as_data, dimensions
 
@@ -37,6 +39,7 @@ class Output:
         shape: dimensions, the batch first.
         values: the members in `shape`, as numbers or booleans; flat strings for BYTES; None for BYTES of anything else.
         nested: the data are nested lists.
+        binary: the data are bytes.
     """
 
     raw: Raw
@@ -45,6 +48,7 @@ class Output:
     shape: list[int]
     values: Floats | Ints | Bools | list[str] | None
     nested: bool
+    binary: bool = False
 
     def column(self) -> object:
         """Return one member per row, as `classify` takes it; None when it cannot be a column."""
@@ -60,15 +64,27 @@ class Output:
         return cast("Floats", self.values).reshape(self.shape[0], -1)
 
     def write(self, scores: Floats) -> None:
-        """Put numbers back in the tensor's own datatype and form."""
-        self.raw["data"] = as_data(scores, self.datatype, self.shape if self.nested else [-1])
+        """Put scores back in the tensor's own datatype and form."""
+        if self.binary:
+            self.raw["data"] = cast_scores(scores.reshape(self.shape[0], -1), self.datatype).tobytes()
+        else:
+            self.raw["data"] = as_data(scores, self.datatype, self.shape if self.nested else [-1])
+
+    def write_texts(self, texts: Sequence[object]) -> None:
+        """Put texts back, row-major, in the tensor's own form."""
+        if self.binary:
+            self.raw["data"] = pack_bytes([str(text).encode() for text in texts])
+        else:
+            shaped = np.array(texts, dtype=object).reshape(
+                cast("list[int]", self.raw["shape"]) if self.nested else [-1]
+            )
+            self.raw["data"] = shaped.tolist()
 
     def write_labels(self, reader: Reader, tops: Ints) -> None:
         """Put the labels of the given columns back; a numeric tensor that has texts for classes gets the columns."""
         labels = [label_of(reader, int(top)) for top in tops]
         if self.datatype == "BYTES":
-            texts = np.array([str(label) for label in labels], dtype=object)
-            self.raw["data"] = texts.reshape(self.shape if self.nested else [-1]).tolist()
+            self.write_texts([str(label) for label in labels])
             return
         numbers = [label if isinstance(label, int) else int(top) for label, top in zip(labels, tops, strict=True)]
         self.write(np.array(numbers, dtype=np.float64))
@@ -85,12 +101,17 @@ def read_output(member: object, place: str) -> Output:
     raw = cast("Raw", member)
     name, datatype, data = raw.get("name"), raw.get("datatype"), raw.get("data")
     shape = dimensions(raw.get("shape"), 0)
-    if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(data, list) or shape is None:
+    if not isinstance(name, str) or not isinstance(datatype, str) or shape is None:
+        raise unreadable(f"{place} is not a tensor")
+    if datatype != "BYTES" and datatype not in NUMERIC:
+        raise unreadable(f"{place} has an unknown datatype")
+    if is_raw(data):
+        values = _unpacked(cast("Buffer", data), datatype, shape, lambda what: unreadable(f"{place} {what}"))
+        return Output(raw, name, datatype, shape, values, nested=False, binary=True)
+    if not isinstance(data, list):
         raise unreadable(f"{place} is not a tensor of JSON data")
     items = cast("list[object]", data)
     nested = bool(items) and isinstance(items[0], list)
-    if datatype != "BYTES" and datatype not in NUMERIC:
-        raise unreadable(f"{place} has an unknown datatype")
     flat: Sequence[object] = ()
     if prod(shape) or items:
         found = flatten(items)
@@ -104,6 +125,18 @@ def read_output(member: object, place: str) -> Output:
     if not kinds <= NUMBERS:
         raise unreadable(f"{place} holds what is not a number")
     return Output(raw, name, datatype, shape, _array(flat, kinds, datatype).reshape(shape), nested)
+
+
+def _unpacked(data: Buffer, datatype: str, shape: list[int], fail: Fail) -> Floats | Ints | Bools | list[str] | None:
+    if datatype == "BYTES":
+        try:
+            return [member.decode() for member in unpack_bytes(data, shape, fail)]
+        except UnicodeDecodeError:
+            return None
+    found = unpack(data, datatype, shape, fail).reshape(shape)
+    if datatype in FLOATING or (datatype == "UINT64" and found.size and int(cast("int", found.max())) >= 2**63):
+        return matrix(found, 1).reshape(shape)
+    return cast("Bools", found) if datatype == "BOOL" else found.astype(np.int64)
 
 
 def _array(flat: Sequence[object], kinds: set[type], datatype: str) -> Floats | Ints | Bools:
@@ -177,7 +210,7 @@ def _write_entries(output: Output, entries: Entries, release: Release) -> None:
     rows = entries.written(release)
     width = len(rows[0])
     output.raw["shape"] = [len(rows), width] if len(output.shape) > 1 else [width]
-    output.raw["data"] = rows if output.nested and len(output.shape) > 1 else [text for row in rows for text in row]
+    output.write_texts([text for row in rows for text in row])
 
 
 def _read_columns(rest: list[Output], reader: Reader, answer: Answer) -> set[str]:
@@ -211,13 +244,16 @@ def simple_scores(member: object, rows: int, kind: str) -> tuple[str, Floats] | 
         return None
     raw = cast("Raw", member)
     name, shape, data, datatype = raw.get("name"), raw.get("shape"), raw.get("data"), raw.get("datatype")
-    if type(shape) is not list or type(data) is not list or type(name) is not str:
-        return None
-    if type(datatype) is not str or datatype not in FLOATING:
+    if type(shape) is not list or type(name) is not str or type(datatype) is not str or datatype not in FLOATING:
         return None
     dims = cast("Sequence[object]", shape)
     width = dims[1] if len(dims) == 2 and dims[0] == rows else None
-    if type(width) is not int or width < 2 or len(cast("list[object]", data)) != rows * width:
+    if type(width) is not int or width < 2:
+        return None
+    if is_raw(data):
+        members = unpack(cast("Buffer", data), datatype, (rows, width), lambda what: unreadable(f"{name} {what}"))
+        return name, matrix(members, rows)
+    if type(data) is not list or len(cast("list[object]", data)) != rows * width:
         return None
     scores = floats(cast("list[object]", data))
     return None if scores is None else (name, scores.reshape(rows, width))

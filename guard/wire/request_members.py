@@ -31,14 +31,14 @@ _REQUEST_PARAMETERS: Mapping[str, tuple[type, ...]] = {
 _OUTPUT_PARAMETERS: Mapping[str, tuple[type, ...]] = {**_CONTENT, "classification": (int,), "binary_data": (bool,)}
 
 
-def json_object(call: Call) -> Json:
-    """Decode a request that must be a JSON object.
+def json_object(call: Call, body: bytes | None = None) -> Json:
+    """Decode a request, or the part of it that is `body`, that must be a JSON object.
 
     Raises:
         ClientError: 400, or 415 when it is no JSON and does not say that it is.
     """
     try:
-        document = decode_request(call.body)
+        document = decode_request(call.body if body is None else body)
     except ClientError as error:
         if error.code == "bad_json" and call.content_type not in _JSON_TYPES:
             raise ClientError("the request must be JSON", code="unsupported_media_type", status=415) from None
@@ -135,7 +135,8 @@ class Members:
             raise ClientError(f"{place} must be an object", path=place)
         clean: Json = {}
         for key, member in cast("Json", value).items():
-            _refuse_elsewhere(key, member, place)
+            if key not in known:
+                _refuse_elsewhere(key, place)
             if key in known and type(member) not in known[key]:
                 raise ClientError(f"{place}.{key} is not of the type it must be", path=f"{place}.{key}")
             if key == "classification" and key in known and cast("int", member) < 1:
@@ -147,19 +148,13 @@ class Members:
         owner["parameters"] = clean
 
 
-def _refuse_elsewhere(key: str, value: object, place: str) -> None:
-    """Refuse parameters that put tensors anywhere but into the JSON body."""
+def _refuse_elsewhere(key: str, place: str) -> None:
+    """Refuse parameters that put tensors anywhere but into the body, or move them in it in a way that was not read."""
     lower = key.lower()
     if lower.startswith("shared_memory"):
         raise ClientError("shared memory is not let through", code="shared_memory", path=f"{place}.{key}")
-    if lower.startswith("binary_data") and (value is not False or lower == "binary_data_size"):
-        raise no_binary(f"{place}.{key}")
-
-
-def no_binary(path: str) -> ClientError:
-    """Return the refusal of binary tensors."""
-    message = "binary tensors are not let through: send and ask for JSON tensors (binary_data: false)"
-    return ClientError(message, code="binary_not_supported", status=415, path=path)
+    if lower.startswith("binary_data"):
+        raise ClientError(f"{place}.{key} says nothing here", path=f"{place}.{key}")
 
 
 def _list(members: Json, name: str) -> list[object]:

@@ -1,10 +1,11 @@
-"""Input tensors of the Open Inference protocol: shapes, data nested or flat, in the client's own form."""
+"""Input tensors of the Open Inference protocol: shapes, data nested, flat or raw, in the client's own form."""
 
 from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
 from typing import cast
 
@@ -14,9 +15,11 @@ from guard.errors import ClientError
 from guard.model.arrays import Floats
 from guard.model.nested import flatten
 from guard.model.queries import Queries
+from guard.wire.binary_tensors import is_raw
+from guard.wire.raw_tensors import FLOATING, Buffer, Numbers, cast_numbers, matrix, unpack, unpack_bytes
 
+__all__ = ["FLOATING"]
 Json = dict[str, object]
-FLOATING: frozenset[str] = frozenset({"FP16", "FP32", "FP64", "BF16"})
 INTEGRAL: frozenset[str] = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 NUMERIC: frozenset[str] = FLOATING | INTEGRAL | {"BOOL"}
 COUNTED: frozenset[str] = FLOATING | INTEGRAL
@@ -39,6 +42,7 @@ class Tensor:
         width: members a row when `items` is flat, otherwise 0.
         nested: the client wrote nested lists.
         place: path of the tensor in the request.
+        raw: the members in row-major order, of numbers that came as bytes; `items` is empty then.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Tensor:
     width: int
     nested: bool
     place: str
+    raw: Numbers | None = None
 
     def size(self) -> int:
         """Return how many features of a row stand in this tensor."""
@@ -62,14 +67,29 @@ class Tensor:
 
     def table(self) -> Floats | None:
         """Return the rows as numbers, shape (rows, d); None when they are not complete numbers."""
+        if self.raw is not None:
+            return matrix(self.raw, self.shape[0])
         return Queries(self.shape[0], self.items, self.width).matrix() if self.datatype in NUMERIC else None
+
+    def queries(self) -> Queries:
+        """Return the rows of a request that has no other tensor."""
+        if self.raw is None:
+            return Queries(self.shape[0], self.items, self.width, place=self.at)
+        queries = Queries(self.shape[0], None, place=self.at)
+        queries.replace(matrix(self.raw, self.shape[0]))
+        return queries
 
     def rows(self) -> Sequence[object]:
         """Return one member per row."""
+        if self.raw is not None:
+            numbers = self.raw.view(np.uint8) if self.raw.dtype == np.bool_ else self.raw
+            return cast("list[object]", numbers.reshape(self.shape[0], -1).tolist())
         return Queries(self.shape[0], self.items, self.width).row_values()
 
     def written(self, snapped: Floats) -> object:
         """Return snapped rows, shape (rows, d), as `data` in the form and datatype that the client used."""
+        if self.raw is not None:
+            return cast_numbers(snapped, self.datatype).tobytes()
         return as_data(snapped, self.datatype, self.shape if self.nested else [-1])
 
 
@@ -139,7 +159,7 @@ def read_shape(tensor: Json, place: str) -> list[int]:
     datatype = tensor.get("datatype")
     if type(datatype) is not str or (datatype != "BYTES" and datatype not in NUMERIC):
         raise ClientError(f"{place}.datatype is not one of the protocol's", path=f"{place}.datatype")
-    if not isinstance(tensor.get("data"), list):
+    if not isinstance(tensor.get("data"), list) and not is_raw(tensor.get("data")):
         raise ClientError(f"{place}.data must be a list", path=f"{place}.data")
     return shape
 
@@ -147,7 +167,7 @@ def read_shape(tensor: Json, place: str) -> list[int]:
 def lists_of(tensor: Json, shape: list[int]) -> int:
     """Return how many lists hold the data, flat or nested as the shape says; 0 when they may not be numbers."""
     data = cast("list[object]", tensor["data"])
-    if not data or tensor["datatype"] not in COUNTED:
+    if type(data) is not list or not data or tensor["datatype"] not in COUNTED:
         return 0
     count, first = 1, data[0]
     if isinstance(first, list):
@@ -178,6 +198,8 @@ def read_tensor(tensor: Json, shape: list[int], place: str) -> Tensor:
         ClientError: 400, the data is ragged, of another kind than the datatype or of another size than the shape.
     """
     name, datatype = cast("str", tensor["name"]), cast("str", tensor["datatype"])
+    if is_raw(tensor["data"]):
+        return _read_raw(tensor, shape, place)
     data = cast("list[object]", tensor["data"])
     found = flatten(data)
     if found is None:
@@ -189,11 +211,7 @@ def read_tensor(tensor: Json, shape: list[int], place: str) -> Tensor:
     if datatype == "BYTES":
         if kinds != {str}:
             raise _bad(place, "must hold strings only")
-        texts = cast("list[str]", items)
-        if cast("Json", tensor.get("parameters", {})).get("content_type") == "base64":
-            texts = [decoded(text, place) for text in texts]
-        rows = texts if width == 1 else [texts[i : i + width] for i in range(0, len(texts), width)]
-        return Tensor(name, datatype, shape, rows, 0, nested, place)
+        return Tensor(name, datatype, shape, _texts(tensor, items, width, place), 0, nested, place)
     if not kinds <= NUMBERS:
         raise _bad(place, "must hold numbers only")
     if bool in kinds:
@@ -201,6 +219,31 @@ def read_tensor(tensor: Json, shape: list[int], place: str) -> Tensor:
         items = [int(item) if item is True or item is False else item for item in items]
     items = _as_read(items, datatype, place)
     return Tensor(name, datatype, shape, items, width, nested, place)
+
+
+def _read_raw(tensor: Json, shape: list[int], place: str) -> Tensor:
+    """Read a tensor that came as bytes: the same numbers and texts as in JSON are the same query."""
+    name, datatype = cast("str", tensor["name"]), cast("str", tensor["datatype"])
+    data, fail = cast("Buffer", tensor["data"]), partial(_bad, place)
+    if datatype == "BYTES":
+        members = [_text(member) for member in unpack_bytes(data, shape, fail)]
+        return Tensor(name, datatype, shape, _texts(tensor, members, prod(shape[1:]), place), 0, False, place)
+    return Tensor(name, datatype, shape, (), 0, False, place, unpack(data, datatype, shape, fail))
+
+
+def _text(member: bytes) -> object:
+    """Return a text; what is none as something that no text can be."""
+    try:
+        return member.decode()
+    except UnicodeDecodeError:
+        return {"bytes": member.decode("latin-1")}
+
+
+def _texts(tensor: Json, members: Sequence[object], width: int, place: str) -> Sequence[object]:
+    """Return rows of the members of a BYTES tensor."""
+    if cast("Json", tensor.get("parameters", {})).get("content_type") == "base64":
+        members = [decoded(member if isinstance(member, str) else "!", place) for member in members]
+    return members if width == 1 else [members[i : i + width] for i in range(0, len(members), width)]
 
 
 def _all_int(data: list[object]) -> bool:

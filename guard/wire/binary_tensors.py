@@ -1,0 +1,92 @@
+"""Triton's binary tensor data extension: raw tensors behind the JSON of a request or an answer.
+
+`Inference-Header-Content-Length: N` says that the first N bytes of the body are JSON. Every tensor in it that has
+`parameters.binary_data_size` instead of `data` has that many bytes behind the JSON, in the tensors' order, and nothing
+else stands there. Once read, such a tensor has its bytes as `data`, as a tensor of JSON has its list, so that all that
+comes after knows one place; `packed` takes them out again. What is forwarded is always written anew: JSON of which
+all was read, and sizes that are true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+from guard.wire.body import encode
+from guard.wire.raw_tensors import Buffer, Fail
+
+Json = dict[str, object]
+Headers = Sequence[tuple[bytes, bytes]]
+HEADER = b"inference-header-content-length"
+CONTENT_TYPE = b"application/octet-stream"
+SIZE = "binary_data_size"
+_LENGTH = re.compile(rb"[0-9]{1,12}")
+
+
+def is_raw(data: object) -> bool:
+    """Say whether a tensor's `data` are bytes."""
+    return isinstance(data, memoryview | bytes)
+
+
+def parted(headers: Headers, body: bytes, fail: Fail) -> tuple[bytes, memoryview]:
+    """Return (the JSON, the tensors behind it) of a body whose headers say where the JSON ends.
+
+    Raises:
+        GuardError: what `fail` makes: the header is there twice, is no number, or is 0 or beyond the body.
+    """
+    lengths = [value.strip() for name, value in headers if name == HEADER]
+    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or not 0 < int(lengths[0]) <= len(body):
+        raise fail("Inference-Header-Content-Length does not say where the JSON ends")
+    end = int(lengths[0])
+    return body[:end], memoryview(body)[end:]
+
+
+def attach(tensors: object, rest: memoryview, fail: Fail) -> bool:
+    """Put the bytes behind the JSON into the tensors that they belong to, in place; says whether any does.
+
+    Args:
+        tensors: the decoded member `inputs` or `outputs`; what is no tensor in it is left to whoever reads it.
+        rest: all bytes behind the JSON.
+        fail: makes the error.
+
+    Raises:
+        GuardError: what `fail` makes: a size that is none, too few bytes, or bytes that belong to no tensor.
+    """
+    at, found = 0, False
+    for i, item in enumerate(cast("list[object]", tensors) if isinstance(tensors, list) else ()):
+        parameters = cast("Json", item).get("parameters") if isinstance(item, dict) else None
+        if not isinstance(parameters, dict) or SIZE not in parameters:
+            continue
+        tensor, size = cast("Json", item), cast("Json", parameters).pop(SIZE)
+        if type(size) is not int or not 0 <= size <= len(rest) - at:
+            raise fail(f"the {SIZE} of tensor {i} is not the size of what stands behind the JSON")
+        if "data" in tensor:
+            raise fail(f"tensor {i} has both data and {SIZE}")
+        tensor["data"] = rest[at : at + size]
+        at, found = at + size, True
+    if at != len(rest):
+        raise fail("bytes behind the JSON belong to no tensor")
+    return found
+
+
+def packed(document: Json, name: str, *, bare_nan: bool = False) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """Return (body, the header that it needs) of a document whose tensors `name` may hold bytes; no header for none.
+
+    >>> packed({"inputs": [{"name": "x", "data": b"ab"}]}, "inputs")[0]
+    b'{"inputs":[{"name":"x","parameters":{"binary_data_size":2}}]}ab'
+    """
+    payloads: list[Buffer] = []
+    tensors: list[Json] = []
+    for tensor in cast("list[Json]", document[name]):
+        data = tensor.get("data")
+        if not is_raw(data):
+            tensors.append(tensor)
+            continue
+        payloads.append(cast("Buffer", data))
+        parameters = {**cast("Json", tensor.get("parameters") or {}), SIZE: len(payloads[-1])}
+        tensors.append({key: value for key, value in tensor.items() if key != "data"} | {"parameters": parameters})
+    head = encode({**document, name: tensors}, bare_nan=bare_nan)
+    if not payloads:
+        return head, ()
+    return b"".join([head, *payloads]), ((HEADER, b"%d" % len(head)),)
