@@ -16,9 +16,12 @@ _CLASSES = {
     "mlflow": "Mlflow",
     "sagemaker": "Sagemaker",
     "huggingface": "Huggingface",
+    "openai": "Openai",
     "json": "JsonApi",
 }
 _MODULES = {"json": "json_api"}
+TEXT_APIS: frozenset[str] = frozenset({"openai", "vllm", "ollama", "tgi", "tei"})
+"""Those of language models, whose requests have parameters that a policy may bound."""
 API_NAMES: tuple[str, ...] = tuple(_CLASSES)
 """What `api:` may name, in the order of the docs."""
 

@@ -1,0 +1,164 @@
+"""OpenAI's API as it and its likes speak it: chat completions, completions, responses, embeddings, moderations.
+
+Which endpoints score depends on the declared kind of outputs: `logprobs` opens those that generate text, `embedding`
+and `probabilities` one each. Everything else is closed: stored answers, files, fine-tuning, lists of models, and what
+llama.cpp's server has of its own (`/completion`, `/infill`, `/tokenize`, `/slots`, `/props`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol, cast
+
+from guard.errors import ClientError, GuardError, UpstreamError
+from guard.model.arrays import Floats
+from guard.model.exchange import Call, Reply
+from guard.model.prediction import Answer
+from guard.wire.base import Endpoint, Event, Reader, Reading
+from guard.wire.body import decode_reply, encode, unreadable
+from guard.wire.openai_chat import Chat
+from guard.wire.openai_texts import Talk, object_of
+from guard.wire.parameters import Json
+from guard.wire.problem import envelope
+
+_DONE = b"data: [DONE]\n\n"
+_CLOSED_GET = ("/v1/models", "/models", "/props", "/slots", "/metrics", "/lora-adapters", "/version")
+_CLOSED_POST = (
+    *("/completion", "/completions", "/infill", "/tokenize", "/detokenize", "/apply-template", "/embedding"),
+    *("/embeddings", "/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/lora-adapters", "/props"),
+    *("/v1/messages", "/v1/files", "/v1/fine_tuning/jobs", "/v1/batches", "/v1/images/generations"),
+    *("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/assistants", "/v1/threads"),
+)
+_TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class Texts(Protocol):
+    """An endpoint that generates text."""
+
+    path: str
+    """Without `/v1`."""
+
+    def read(self, call: Call) -> Reading:
+        """As `Codec.read`."""
+        ...
+
+    def answer(self, document: Json, talk: Talk) -> Answer:
+        """Read a whole answer."""
+        ...
+
+    def chunk(self, document: Json, talk: Talk) -> Answer:
+        """Read one event."""
+        ...
+
+    def closing(self, talk: Talk) -> Answer | None:
+        """Return the event that is missing before the stream's end."""
+        ...
+
+    def says(self, document: Json) -> bool:
+        """Say whether an event, once released, says anything."""
+        ...
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """One event to write: None for `[DONE]`."""
+
+    texts: Texts
+    document: Json | None
+
+
+@dataclass(frozen=True)
+class Openai:
+    """Codec of OpenAI's API.
+
+    Args:
+        reader: what the route lets out.
+    """
+
+    name: ClassVar[str] = "openai"
+    reader: Reader
+
+    @cached_property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The API's endpoints under the route's kind of outputs."""
+        opened = tuple(Endpoint("POST", f"/v1{path}") for path in self._texts)
+        if "/chat/completions" in self._texts:
+            opened += (Endpoint("POST", "/chat/completions"),)
+        return (
+            *opened,
+            Endpoint("GET", "/health", "status"),
+            *(Endpoint("GET", path, "closed") for path in _CLOSED_GET),
+            *(Endpoint("POST", path, "closed") for path in _CLOSED_POST),
+        )
+
+    @cached_property
+    def _texts(self) -> Mapping[str, Texts]:
+        if self.reader.outputs.kind != "logprobs":
+            return {}
+        made: tuple[Texts, ...] = (Chat(self.reader),)
+        return {one.path: one for one in made}
+
+    def read(self, call: Call) -> Reading:
+        """Decode a request on any of the open endpoints."""
+        texts = self._texts.get(call.path.removeprefix("/v1"))
+        if texts is None:
+            raise ClientError("there is no such endpoint", code="closed", status=404)
+        return texts.read(call)
+
+    def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
+        """Return the request as it is: texts have no numbers to snap."""
+        del snapped
+        return reading.body
+
+    def answer(self, reply: Reply, reading: Reading) -> Answer:
+        """Decode a whole answer."""
+        value, _ = decode_reply(reply.body)
+        talk = cast("Talk", reading.document)
+        return self._texts[talk.path].answer(object_of(value, "the answer"), talk)
+
+    def render(self, answer: Answer) -> tuple[bytes, bytes]:
+        """Encode the answer as JSON."""
+        return b"application/json", encode(answer.document)
+
+    def event(self, event: Event, reading: Reading) -> list[Answer]:
+        """Read one event; the end of texts that upstream never ended goes before the stream's."""
+        talk = cast("Talk", reading.document)
+        texts = self._texts[talk.path]
+        if event.data == b"[DONE]":
+            closing = texts.closing(talk)
+            done = Answer(reading.queries.rows, _Chunk(texts, None))
+            return [done] if closing is None else [_chunk(texts, closing), done]
+        if not event.data:
+            return []
+        value, _ = decode_reply(event.data)
+        document = object_of(value, "an event")
+        if document.get("error") is not None or event.name == b"error":
+            raise UpstreamError("the model failed", code="upstream_failed")
+        return [_chunk(texts, texts.chunk(document, talk))]
+
+    def write_event(self, answer: Answer) -> bytes:
+        """Return a chunk as a server-sent event; nothing of one that says nothing."""
+        chunk = cast("_Chunk", answer.document)
+        if chunk.document is None:
+            return _DONE
+        return b"data: %b\n\n" % encode(chunk.document) if chunk.texts.says(chunk.document) else b""
+
+    def end(self, reading: Reading, error: GuardError | None) -> bytes:
+        """Return an error event, which OpenAI's clients raise, or the stream's usual end."""
+        del reading
+        return _DONE if error is None else b"data: %b\n\n" % self.error(error)[1]
+
+    def error(self, error: GuardError) -> tuple[bytes, bytes]:
+        """Return `{"error": {message, type, param, code}}`."""
+        kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+        return envelope({"error": {"message": error.message, "type": kind, "param": error.path, "code": error.code}})
+
+
+def _chunk(texts: Texts, answer: Answer) -> Answer:
+    answer.document = _Chunk(texts, cast("Json", answer.document))
+    return answer
+
+
+__all__ = ["Openai", "Texts", "unreadable"]

@@ -1,0 +1,272 @@
+"""Chat completions: requests, whole answers and chunks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, cast
+
+from guard.errors import ClientError
+from guard.model.exchange import Call
+from guard.model.prediction import Answer
+from guard.model.text import Piece, Token
+from guard.wire.base import Reader, Reading
+from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.openai_logprobs import read_chat, write_chat
+from guard.wire.openai_prompts import chat_queries, json_request
+from guard.wire.openai_requests import (
+    CHAT_MEMBERS,
+    apply_rules,
+    context_of,
+    most_of,
+    spread_candidates,
+    streamed,
+    text_rules,
+)
+from guard.wire.openai_texts import (
+    MOST_CALLS,
+    Opens,
+    Parts,
+    Talk,
+    generated,
+    name_of,
+    object_of,
+    objects_of,
+    reason_of,
+    usage_of,
+)
+from guard.wire.parameters import Json
+
+_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_CALLS: dict[str, str] = {"function": "arguments", "custom": "input"}
+_ROLES = frozenset({"assistant", "tool", "function", "developer", "system", "user"})
+Place = Literal["message", "delta"]
+
+
+class Chat:
+    """`/v1/chat/completions`.
+
+    Args:
+        reader: the route's.
+    """
+
+    path = "/chat/completions"
+
+    def __init__(self, reader: Reader) -> None:
+        self._rules = text_rules(reader, CHAT_MEMBERS)
+
+    def read(self, call: Call) -> Reading:
+        """Decode a request: all messages are one query.
+
+        Raises:
+            ClientError: 400, 415.
+        """
+        document = json_request(call)
+        modalities = document.get("modalities")
+        if modalities is not None and modalities != ["text"]:
+            raise ClientError("only text is let through", code="unsupported_parameter", path="modalities")
+        spread_candidates(document, counted=False)
+        asked = apply_rules(self._rules, document)
+        if document.get("store"):
+            document["store"] = asked.changed = False
+            asked.changed = True
+        stream, counts = streamed(document, counts=True)
+        queries, before = chat_queries(document, context_of(document, "messages"))
+        talk = Talk(self.path, (before,), asked.number("n", 1), most_of(asked, 1, len(call.body)), counts=counts)
+        talk.tools = _tools(document)
+        if "logprobs" in asked.values:
+            talk.top = asked.number("top_logprobs", 0)
+        body = encode(document) if asked.changed or stream else forwardable(call.body, document)
+        return Reading(queries, body, document=talk, most=talk.most, stream="sse" if stream else None)
+
+    def answer(self, document: Json, talk: Talk) -> Answer:
+        """Read a whole answer.
+
+        Raises:
+            UpstreamError: it cannot be read.
+        """
+        pieces: list[Piece] = []
+        choices = [self._choice(raw, talk, "message", pieces) for raw in objects_of(document.get("choices"), "choices")]
+        if not choices:
+            raise unreadable("it holds no choices")
+        fresh: Json = {**talk.named(document), "object": "chat.completion", "choices": choices}
+        usage = usage_of(document)
+        if usage is not None:
+            fresh["usage"] = usage
+        return Answer(1, fresh, pieces=pieces, choices=len(choices), usage=generated(usage))
+
+    def chunk(self, document: Json, talk: Talk) -> Answer:
+        """Read one chunk of a stream.
+
+        Raises:
+            UpstreamError: it cannot be read.
+        """
+        pieces: list[Piece] = []
+        choices = [self._choice(raw, talk, "delta", pieces) for raw in objects_of(document.get("choices"), "choices")]
+        fresh: Json = {**talk.named(document), "object": "chat.completion.chunk", "choices": choices}
+        usage = usage_of(document)
+        if usage is not None and talk.counts:
+            fresh["usage"] = usage
+        return Answer(1, fresh, pieces=pieces, choices=len(talk.open), usage=generated(usage))
+
+    def closing(self, talk: Talk) -> Answer | None:
+        """Return the chunk that upstream owes: the end of choices whose end it did not say."""
+        due: list[Json] = [{"index": index, "finish_reason": "stop"} for index in talk.open if index not in talk.ended]
+        return self.chunk({**talk.head, "choices": due}, talk) if due else None
+
+    def says(self, document: Json) -> bool:
+        """Say whether a fresh chunk says anything."""
+        for choice in cast("list[Json]", document["choices"]):
+            if choice["finish_reason"] or choice["logprobs"] or any(cast("Json", choice["delta"]).values()):
+                return True
+        return "usage" in document
+
+    def _choice(self, raw: Json, talk: Talk, place: Place, pieces: list[Piece]) -> Json:
+        index, reason = talk.index_of(raw), reason_of(raw)
+        body: Json = object_of(raw.get(place) or {}, place)
+        out: Json = {}
+        fresh: Json = {"index": index, place: out, "logprobs": None, "finish_reason": reason}
+        parts = Parts(talk, fresh, index, place == "message" or reason is not None, pieces)
+        role = body.get("role")
+        if role is not None or place == "message":
+            out["role"] = role if isinstance(role, str) and role in _ROLES else "assistant"
+        if place == "message":
+            out["content"] = None
+        tokens = _tokens(raw, body, talk)
+        for member in _TEXTS:
+            text = body.get(member)
+            if isinstance(text, str):
+                if not text and member not in tokens:
+                    out[member] = ""
+                    continue
+                parts.add(
+                    member, text, member, partial(_same, out), tokens.get(member), partial(_write_tokens, fresh, member)
+                )
+            elif text is not None:
+                raise unreadable(f"{member} is no text")
+        _calls(body, out, parts, place)
+        if index in talk.ended and (parts.pieces and parts.seen):
+            raise unreadable("a text goes on after its end")
+        parts.close(partial(_opened, out), partial(_write_tokens, fresh))
+        if parts.last:
+            talk.ended.add(index)
+        return fresh
+
+
+def _tools(document: Json) -> frozenset[str]:
+    """Return the names of a request's tools, as far as they are names."""
+    found: list[object] = []
+    for tool in (*_listed(document.get("tools")), *_listed(document.get("functions"))):
+        inner = tool.get("function") or tool.get("custom")
+        found.append(cast("Json", inner).get("name") if isinstance(inner, dict) else tool.get("name"))
+    return frozenset(name for name in found if isinstance(name, str) and name)
+
+
+def _listed(value: object) -> list[Json]:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("Json", item) for item in items if isinstance(item, dict)]
+
+
+def _tokens(raw: Json, body: Json, talk: Talk) -> dict[str, list[Token]]:
+    """Return the log-probabilities of a choice by the text that they go with.
+
+    Those of a tool call leave with no text: a forced call says what its schema tells it to, as a grammar would.
+    """
+    said = raw.get("logprobs")
+    if talk.top < 0 or said is None or body.get("tool_calls") or body.get("function_call"):
+        return {}
+    both = object_of(said, "logprobs")
+    found: dict[str, list[Token]] = {}
+    content, refusal = read_chat(both.get("content"), talk.top), read_chat(both.get("refusal"), talk.top)
+    reasoning = [member for member in _TEXTS[2:] if body.get(member)]
+    if content and not reasoning:
+        found["content"] = content
+    elif content and not body.get("content"):
+        found[reasoning[0]] = content
+    if refusal:
+        found["refusal"] = refusal
+    return found
+
+
+def _write_tokens(fresh: Json, member: str, tokens: list[Token]) -> None:
+    """Put tokens where the API has them; those of reasoning stand among the content's."""
+    logprobs = cast("Json", fresh["logprobs"] or {"content": None, "refusal": None})
+    name = "refusal" if member == "refusal" else "content"
+    logprobs[name] = [*cast("list[Json]", logprobs[name] or []), *write_chat(tokens)]
+    fresh["logprobs"] = logprobs
+
+
+def _calls(body: Json, out: Json, parts: Parts, place: Place) -> None:
+    """Read tool calls, and the older function call."""
+    function = body.get("function_call")
+    if function is not None:
+        _called(
+            object_of(function, "function_call"),
+            "function_call",
+            "arguments",
+            partial(_inner, out, "function_call"),
+            parts,
+            -1,
+        )
+    for position, call in enumerate(objects_of(body.get("tool_calls"), "tool_calls")):
+        number = call.get("index", position) if place == "delta" else position
+        if type(number) is not int or not 0 <= number < MOST_CALLS:
+            raise unreadable("a tool call has no number")
+        kind = "custom" if "custom" in call else "function"
+        opens = partial(_call, out, number, place)
+        fresh = opens()
+        for member in ("id", "type"):
+            if (name := name_of(call.get(member))) is not None:
+                fresh[member] = name
+        inner = call.get(kind)
+        if inner is not None:
+            key = f"tool_calls/{number}/{kind}"
+            _called(object_of(inner, kind), key, _CALLS[kind], partial(_called_in, opens, kind), parts, number)
+
+
+def _called(call: Json, key: str, member: str, opens: Opens, parts: Parts, number: int) -> None:
+    """Read the name and the arguments of a call; a name that the client gave itself needs no look."""
+    opens()
+    for name in ("name", member):
+        text = call.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise unreadable("a tool call is no text")
+        if not text or (name == "name" and text in parts.talk.tools):
+            opens()[name] = text
+        else:
+            parts.add(f"{key}/{name}", text, name, opens, call=number)
+
+
+def _same(out: Json) -> Json:
+    return out
+
+
+def _inner(out: Json, member: str) -> Json:
+    return cast("Json", out.setdefault(member, {}))
+
+
+def _call(out: Json, number: int, place: Place) -> Json:
+    """Return the call of a number in a fresh message or delta."""
+    calls = cast("list[Json]", out.setdefault("tool_calls", []))
+    if place == "message":
+        calls += [{} for _ in range(len(calls), number + 1)]
+        return calls[number]
+    for call in calls:
+        if call["index"] == number:
+            return call
+    calls.append({"index": number})
+    return calls[-1]
+
+
+def _called_in(opens: Opens, kind: str) -> Json:
+    return cast("Json", opens().setdefault(kind, {}))
+
+
+def _opened(out: Json, number: int, key: str) -> Opens:
+    """Return where text of an earlier event goes: into a delta that has no such text of its own."""
+    if key.startswith("tool_calls/"):
+        return partial(_called_in, partial(_call, out, number, "delta"), key.split("/")[2])
+    if key.startswith("function_call/"):
+        return partial(_inner, out, "function_call")
+    return partial(_same, out)
