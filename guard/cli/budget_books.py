@@ -68,9 +68,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from guard.policy.load import DEFAULT_API, load_plan
+    from guard.policy.load import load_plan
 
-    return load_plan(args.policy, api=args.api or DEFAULT_API, env=os.environ)
+    return load_plan(args.policy, api=args.api, env=os.environ)
 
 
 def configure_show(parser: argparse.ArgumentParser) -> None:

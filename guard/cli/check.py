@@ -74,15 +74,14 @@ def check(source: str, api: str | None) -> Checked:
 
     A policy whose routes name no API is fine by itself: a warning says what serve takes them for.
     """
-    from guard.policy.load import DEFAULT_API, NO_API, load_policy, plan_of, problem_lines
+    from guard.policy.load import load_policy, plan_of, problem_lines, unnamed_apis
 
     try:
         loaded = load_policy(source, env=os.environ)
-        open_routes = [f"routes[{i}]" for i, route in enumerate(loaded.policy.routes) if route.api is None]
-        plan = plan_of(loaded, api=api or DEFAULT_API, today=datetime.now(UTC).date())
+        plan = plan_of(loaded, api=api, today=datetime.now(UTC).date())
     except PolicyError as error:
         return Checked(source, None, error.problems, [])
-    missing = [Problem("no API is named for this route", at, hint=NO_API) for at in open_routes if not api]
+    missing = [] if api else unnamed_apis(loaded.policy)
     return Checked(source, plan, [], [*problem_lines(missing, loaded.root), *plan.warnings])
 
 

@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _version(source: str, args: argparse.Namespace) -> Version:
-    from guard.policy.load import DEFAULT_API, load_policy, plan_of
+    from guard.policy.load import load_policy, plan_of
     from guard.replay.changes import Version
 
     loaded = load_policy(source, env=os.environ)
-    return Version(loaded, plan_of(loaded, api=args.api or DEFAULT_API))
+    return Version(loaded, plan_of(loaded, api=args.api))
 
 
 def text(args: argparse.Namespace, found: Difference) -> str:

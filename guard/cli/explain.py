@@ -57,14 +57,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain, print and return the exit code."""
     from guard.cli.explanation import explain
-    from guard.policy.load import DEFAULT_API, load_plan
+    from guard.policy.load import load_plan
 
     if not args.policy:
         return fail("--policy is missing", "guard explain --policy balanced --api open_inference")
     if args.request == args.response == "-":
         return fail("only one of --request and --response can be stdin")
     today = datetime.now(UTC).date()
-    plan = load_plan(args.policy, api=args.api or DEFAULT_API, env=os.environ, today=today)
+    plan = load_plan(args.policy, api=args.api, env=os.environ, today=today)
     try:
         traffic = _traffic(plan, args)
     except (OSError, ValueError) as error:

@@ -151,11 +151,11 @@ def _secret(args: argparse.Namespace) -> Secret:
 
 
 def _plan(source: str, args: argparse.Namespace, secret: Secret) -> Plan:
-    from guard.policy.load import DEFAULT_API, load_plan
+    from guard.policy.load import load_plan
     from guard.proxy.secret import derived
 
     salt = derived(secret.key, b"guard detectors")
-    return load_plan(source, api=args.api or DEFAULT_API, env=os.environ, salt=salt)
+    return load_plan(source, api=args.api, env=os.environ, salt=salt)
 
 
 def _name(source: str) -> str:

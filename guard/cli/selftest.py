@@ -125,14 +125,14 @@ def _list() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from guard.policy.load import DEFAULT_API, load_policy, plan_of
+    from guard.policy.load import load_policy, plan_of
     from guard.selftest.api import Unreachable
     from guard.selftest.report import target as report_target
     from guard.selftest.report.baseline import load
     from guard.selftest.transplant import choose_route
 
     loaded = load_policy(args.policy, env=os.environ)
-    plan = plan_of(loaded, api=args.api or DEFAULT_API)
+    plan = plan_of(loaded, api=args.api)
     route = choose_route(loaded.policy, args.route)
     try:
         # What is wrong with the options is said before anything runs for minutes.

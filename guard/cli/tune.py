@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
     from rich.console import Console
 
-    from guard.policy.load import DEFAULT_API, load_policy, plan_of
+    from guard.policy.load import load_policy, plan_of
     from guard.selftest.api import Unreachable
     from guard.selftest.attacks.registry import attack_named
     from guard.selftest.transplant import choose_route
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     from guard.selftest.tuning.write import draw_front, policy_text
 
     loaded = load_policy(args.policy, env=os.environ)
-    plan_of(loaded, api=args.api or DEFAULT_API)
+    plan_of(loaded, api=args.api)
     policy, route = loaded.policy, choose_route(loaded.policy, args.route)
     try:
         gates = (*policy.selftest.gates, *map(_gate, args.gate))

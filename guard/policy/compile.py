@@ -32,7 +32,7 @@ from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
 from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, steps, terms_of
 from guard.policy.schema import Policy, Route
 from guard.wire.base import Codec, Endpoint, Reader
-from guard.wire.registry import API_NAMES, codec_class
+from guard.wire.registry import API_NAMES, TEXT_APIS, codec_class
 
 NO_SALT = bytes(16)
 """For plans that are looked at and serve nobody."""
@@ -163,6 +163,13 @@ def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) 
         problems.append(Problem(f"there is no API {api}", f"{at}.api", hint=f"one of {', '.join(API_NAMES)}"))
         return None
     before = len(problems)
+    if route.parameters and api not in TEXT_APIS:
+        hint = (
+            f"drop parameters, or name another API (api: or --api): {', '.join(n for n in API_NAMES if n in TEXT_APIS)}"
+        )
+        problems.append(
+            Problem(f"{api} is no language model's API: it has no parameters", f"{at}.parameters", hint=hint)
+        )
     if api == "json" and route.match is None:
         problems.append(Problem("api: json opens no endpoint by itself", f"{at}.match", hint="match: {path: /predict}"))
     if api == "json" and (route.select is None or route.select.scores is None) and route.outputs.kind != "labels":

@@ -25,7 +25,8 @@ from guard.policy.yamlmap import Node, locate, merge, read_yaml
 MAX_BYTES = 2**20
 DEFAULT_API = "open_inference"
 """What a route speaks when neither it nor `--api` says."""
-NO_API = f"taken for {DEFAULT_API}; write api: here, or start with --api"
+DEFAULT_TEXT_API = "openai"
+"""The same, in a policy that is written for a language model."""
 MAX_SECRET_BYTES = 2**16
 MAX_EXTENDS = 8
 
@@ -51,6 +52,20 @@ class Loaded:
     profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile], repr=False)
 
 
+def assumed_api(policy: Policy) -> str:
+    """Return what routes speak when neither they nor `--api` say; one that bounds parameters is a language model's."""
+    return DEFAULT_TEXT_API if any(route.parameters for route in policy.routes) else DEFAULT_API
+
+
+def unnamed_apis(policy: Policy) -> list[Problem]:
+    """Return a warning for each route that is taken for what `assumed_api` says."""
+    hint = f"taken for {assumed_api(policy)}; write api: here, or start with --api"
+    message = "no API is named for this route"
+    return [
+        Problem(message, f"routes[{i}].api", hint=hint) for i, route in enumerate(policy.routes) if route.api is None
+    ]
+
+
 def load_plan(
     source: str | Path, *, api: str | None, env: Mapping[str, str], salt: bytes = NO_SALT, today: date | None = None
 ) -> Plan:
@@ -58,7 +73,7 @@ def load_plan(
 
     Args:
         source: a preset's name or a path.
-        api: the API of routes that name none.
+        api: the API of routes that name none; None takes them for what `assumed_api` says.
         env: environment variables, for `{env: NAME}`.
         salt: secret of the deployment, for detectors; without it the plan can be looked at, and should serve nobody.
         today: the day in UTC, to warn of exceptions that have ended.
@@ -79,7 +94,8 @@ def plan_of(loaded: Loaded, *, api: str | None, salt: bytes = NO_SALT, today: da
         PolicyError: every contradiction.
     """
     try:
-        plan = compile_policy(loaded.policy, api=api, profiles=loaded.profiles, salt=salt, today=today)
+        spoken = api or assumed_api(loaded.policy)
+        plan = compile_policy(loaded.policy, api=spoken, profiles=loaded.profiles, salt=salt, today=today)
     except PolicyError as error:
         depends = tuple(loaded.profiles)
         raise PolicyError(problem_lines(error.problems, loaded.root), str(loaded.source), depends) from error

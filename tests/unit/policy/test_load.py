@@ -228,7 +228,6 @@ def test_a_mistake_in_what_is_extended_names_that_file(tmp_path: Path) -> None:
         ({"policy.yaml": "extends: {env: X}\n"}, "one name or path"),
         ({"policy.yaml": "extends: balancd\n"}, "no preset"),
         ({"policy.yaml": "extends: ./none.yaml\n"}, "no file"),
-        ({"policy.yaml": "extends: llm\n"}, "arrives with language models"),
         (
             {"policy.yaml": "extends: 1.yaml\n", **{f"{i}.yaml": f"extends: {i + 1}.yaml\n" for i in range(1, 12)}},
             "more than 8 deep",
@@ -337,10 +336,17 @@ def test_contradictions_found_by_compiling_get_file_and_line(tmp_path: Path) -> 
 def test_a_route_without_an_api_takes_the_one_that_is_given(tmp_path: Path) -> None:
     path = write(tmp_path, "version: 1\nroutes: [{}]\n")
     assert load_plan(path, api="mlflow", env={}).routes[0].api == "mlflow"
-    with pytest.raises(PolicyError, match="no API is named"):
-        load_plan(path, api=None, env={})
+    assert load_plan(path, api=None, env={}).routes[0].api == "open_inference"
     with pytest.raises(PolicyError, match="no API nope"):
         load_plan(path, api="nope", env={})
+
+
+def test_a_route_that_bounds_parameters_is_taken_for_a_language_models(tmp_path: Path) -> None:
+    text = "version: 1\nroutes: [{outputs: {kind: logprobs}, parameters: [{name: n, max: 2}]}]\n"
+    path = write(tmp_path, text)
+    assert load_plan(path, api=None, env={}).routes[0].api == "openai"
+    with pytest.raises(PolicyError, match="open_inference is no language model's API"):
+        load_plan(path, api="open_inference", env={})
 
 
 def test_a_line_that_is_known_already_stays(tmp_path: Path) -> None:
