@@ -277,10 +277,10 @@ class Connection(AsyncioProtocol):
         if not 100 <= status <= 599 or status == 101 or self._version not in ("1.1", "1.0"):
             raise malformed()
         if status >= 200:
-            self._status = status
             self._reusable = self._parser.should_keep_alive()
             if not self._reusable or self._stream is not None:
                 self._check_codings()
+            self._status = status
             if self._head_only:
                 # llhttp cannot be told that no body follows, so its state is of no further use.
                 self._reusable = False
