@@ -59,7 +59,7 @@ def text_of(body: bytes) -> str:
 
 
 async def spent(made: Guarded) -> int:
-    charge = Charge("tokens/client", "client:192.0.2.1", 0, 250, 1)
+    charge = Charge("tokens/client", "client:address:192.0.2.1", 0, 250, 1)
     ledger = "shadow:chat" if made.plans.current.plan.mode == "shadow" else "chat"
     return (await made.state.spend(ledger, charge, made.clock.wall)).spent
 
