@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from guard.detectors.profile import MAX_BYTES as MAX_PROFILE_BYTES
 from guard.detectors.profile import Profile, ProfileError, decode
 from guard.errors import PolicyError, Problem
+from guard.model.secret import Reference
 from guard.policy.compile import NO_SALT, compile_policy
 from guard.policy.plan import Plan
 from guard.policy.presets import find_policy
 from guard.policy.problems import problems_of
-from guard.policy.schema import Policy, Reference
+from guard.policy.schema import Policy
 from guard.policy.yamlmap import Node, locate, merge, read_yaml
 
 MAX_BYTES = 2**20

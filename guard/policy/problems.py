@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guard.errors import Problem
-from guard.policy.schema import Policy, Reference
+from guard.model.secret import Reference
+from guard.policy.schema import Policy
 from guard.policy.suggest import closest, did_you_mean
 from guard.policy.yamlmap import Step, path_of
 

@@ -6,24 +6,15 @@ Every key is documented by its docstring, which `guard schema` carries.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from guard.defences.base import Mode
 from guard.model.domain import Inputs
 from guard.model.outputs import Outputs
 from guard.model.parameters import Parameter
+from guard.model.secret import Secret
 from guard.policy.detection import Exempt, Rung
 from guard.policy.gates import Selftest
 from guard.policy.privacy import Claim, Ensemble
@@ -33,50 +24,6 @@ from guard.wire.base import Fields
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """`{env: NAME}` or `{file: PATH}`: the only ways to a secret.
-
-    Args:
-        source: where it is.
-        name: the variable's name or the file's path.
-    """
-
-    source: Literal["env", "file"]
-    name: str
-
-    def __str__(self) -> str:
-        return f"{{{self.source}: ...}}"
-
-
-class Secrets(Protocol):
-    """Reads secrets; the loader passes one as pydantic's validation context, so that this module reads nothing."""
-
-    def read(self, reference: Reference) -> str:
-        """Return the secret; raise ValueError when it cannot be had."""
-        ...
-
-
-def _secret(value: object, info: ValidationInfo) -> SecretStr:
-    secrets: Secrets | None = info.context
-    if isinstance(value, SecretStr):
-        return value
-    if isinstance(value, Reference) and secrets is not None:
-        return SecretStr(secrets.read(value))
-    raise ValueError("a secret is never written in a policy; write {env: NAME} or {file: PATH}")
-
-
-_REFERENCE_SCHEMA: dict[str, Any] = {  # Any: JSON Schema
-    "type": "object",
-    "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
-    "minProperties": 1,
-    "maxProperties": 1,
-    "additionalProperties": False,
-}
-Secret = Annotated[SecretStr, BeforeValidator(_secret), WithJsonSchema(_REFERENCE_SCHEMA)]
-"""A secret: given as a `Reference` in a policy; no output prints it."""
 
 
 class ApiKeyIdentity(BaseModel):
