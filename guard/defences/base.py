@@ -19,6 +19,9 @@ from guard.model.arrays import Bools, Floats, Ints, Words
 from guard.model.domain import Inputs
 from guard.model.outputs import CLASS_KINDS, Kind, Outputs
 
+DROPPED_LOGPROB = -9999.0
+"""What a dropped log-probability reads where it has to read something: as OpenAI's servers write `unlikely`."""
+
 Reuse = Literal["query", "cell", "none"]
 Mode = Literal["shadow", "enforce"]
 
@@ -68,7 +71,8 @@ class Batch(NamedTuple):
         top: first column of the greatest score, shape (n,). Means nothing for values and embeddings.
         kind: what the scores are.
         complete: rows are whole distributions.
-        kept: shape (n, k), False where a score was dropped (it is 0 there); None when all are kept.
+        kept: shape (n, k), False where a score was dropped (it is 0 there, of logprobs `DROPPED_LOGPROB`); None when
+            all are kept.
         labels_only: no row carries more than its label.
     """
 
@@ -251,6 +255,15 @@ def swap_top(scores: Floats, top: Ints, found: Ints, rows: Ints) -> Floats:
     result[rows, found[rows]] = scores[rows, top[rows]]
     result[rows, top[rows]] = scores[rows, found[rows]]
     return result
+
+
+def drop(scores: Floats, kept: Bools, kind: Kind) -> Floats:
+    """Return the scores with what is not kept at what stands for a dropped one: the least that there can be.
+
+    >>> drop(np.array([[-0.1, -2.0]]), np.array([[True, False]]), "logprobs")
+    array([[-1.000e-01, -9.999e+03]])
+    """
+    return np.where(kept, scores, DROPPED_LOGPROB) if kind == "logprobs" else scores * kept
 
 
 def same_columns(found: Ints, top: Ints) -> bool:

@@ -82,11 +82,28 @@ class QueryNoise:
         if reuse == "none":
             data = self._fresh(_BYTES * n * width)
         else:
-            rows = self._rows.get(reuse)
-            if rows is None:
-                rows = self._rows[reuse] = self._queries.row_bytes() if reuse == "query" else self._cells()
-            data = _expand(self._key, reuse.encode() + b"\0" + salt, rows, _BYTES * width)
+            data = _expand(self._key, reuse.encode() + b"\0" + salt, self._named(reuse), _BYTES * width)
         return np.ndarray((n, width), _WORD, data)
+
+    def begun(self, reuse: Reuse, salt: bytes, row: int) -> blake2b:
+        """Return a keyed hash that has taken a step's salt and one row, for what is finer than rows: tokens.
+
+        Args:
+            reuse: `query` or `cell`.
+            salt: the step's own.
+            row: one of the request's.
+        """
+        name = self._named(reuse)[row]
+        state = _keyed(self._key, b"%b in\0%b" % (reuse.encode(), salt)).copy()
+        state.update(b"%d:%b" % (len(name), name))
+        return state
+
+    def _named(self, reuse: Reuse) -> list[bytes]:
+        """Return what names each row: its bytes, or its cell's."""
+        rows = self._rows.get(reuse)
+        if rows is None:
+            rows = self._rows[reuse] = self._queries.row_bytes() if reuse == "query" else self._cells()
+        return rows
 
     def fresh(self, size: int) -> bytes:
         """Return bytes that no key and no query determines: see `guard.defences.base.Randomness`."""

@@ -42,12 +42,14 @@ class Step(NamedTuple):
         mode: steps in shadow changed nothing; these are the changes that they would have made.
         score_shift_l1: mean L1 distance a row between what it got and what it left.
         top1_changed: rows whose argmax it changed.
+        redacted: of a defence that looks at text: how often it took something out of it; None for others.
     """
 
     kind: str
     mode: Mode
     score_shift_l1: float
     top1_changed: int
+    redacted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Report:
         steps: one a defence, when traced.
         released: the principal matrix as it was let out, shape (n, k), and whether it carries labels alone; None when
             there was none.
+        redacted: how often something was taken out of generated text.
+        shadow_redacted: how often the steps in shadow would have.
     """
 
     score_shift_l1: float = 0.0
@@ -70,6 +74,8 @@ class Report:
     shadow_top1_changed: int = 0
     steps: tuple[Step, ...] = ()
     released: Release | None = field(default=None, compare=False, repr=False)
+    redacted: int = 0
+    shadow_redacted: int = 0
 
 
 def release(
@@ -343,6 +349,8 @@ class _Count:
             return
         difference = np.subtract(after.scores, before.scores)
         np.abs(difference, out=difference)
+        if after.kept is not None and after.kind == "logprobs":
+            difference *= after.kept  # the floor that stands for a dropped one is no distance
         self.shift += float(np.add.reduce(difference, axis=None))
         if has_classes(before.kind) and not same_columns(after.top, before.top):
             self.changed += int(np.count_nonzero(after.top != before.top))

@@ -30,7 +30,7 @@ class Release:
 
     Args:
         scores: shape (n, k).
-        kept: shape (n, k), False where a score was dropped (it is 0 there); None when all are kept.
+        kept: shape (n, k), False where a score was dropped (it is 0 there, of logprobs -9999); None when all are kept.
         labels_only: no row carries more than its label.
     """
 

@@ -66,6 +66,8 @@ class Piece:
             released of this key, and no tokens but the ones to go beside it again.
         before: the end of the text that the answer goes on from: the prompt, or the last message.
         filtered: marks the text as ended by a filter (`finish_reason: content_filter`).
+        row: which of the request's rows (prompts) it answers: noise is keyed by that one's bytes alone. What stands
+            before the first slash of `key` names the choice: what follows one another in a choice is one generation.
     """
 
     key: str
@@ -76,3 +78,4 @@ class Piece:
     whole: bool = False
     before: str = ""
     filtered: Callable[[], None] = _no_reason
+    row: int = 0

@@ -120,6 +120,8 @@ def decision_of(x: Exchange, verdict: str, pseudonyms: Pseudonyms) -> Object:
         made["changed"] = [
             {"defence": s.kind, "mode": s.mode}
             if private
+            else {"defence": s.kind, "mode": s.mode, "redacted": s.redacted}
+            if s.redacted is not None
             else {"defence": s.kind, "mode": s.mode, "l1_below": coarse(s.score_shift_l1), "labels": s.top1_changed}
             for s in x.report.steps
         ]
