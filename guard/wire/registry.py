@@ -17,6 +17,7 @@ _CLASSES = {
     "sagemaker": "Sagemaker",
     "huggingface": "Huggingface",
     "openai": "Openai",
+    "ollama": "Ollama",
     "json": "JsonApi",
 }
 _MODULES = {"json": "json_api"}
