@@ -18,6 +18,7 @@ from guard.proxy.exchange import Events, Exchange, Response
 from guard.proxy.handler import Handler
 from guard.proxy.messages import error_response, request_id_of
 from guard.proxy.plans import Active, Plans
+from guard.proxy.protocol import BoundedProtocol
 from guard.telemetry.logs import request_id
 from guard.telemetry.metrics import Metrics
 from guard.wire.base import Endpoint
@@ -63,11 +64,13 @@ class DataApp:
             if close:
                 response.headers.append((b"connection", b"close"))
             events = response.events
+            old = connection if scope["http_version"] == "1.0" else None
+            if events is not None and old is not None:
+                old.unframed()
+                response.headers.append((b"connection", b"close"))
             await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
             if events is not None:
-                async for piece in events:
-                    # Returns when the client's connection has room for more.
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send_events(events, send, old)
             await send({"type": "http.response.body", "body": response.body})
         except asyncio.CancelledError:
             if connection is None or not connection.transport.is_closing():
@@ -133,6 +136,15 @@ class DataApp:
         if active.plan.mode == "enforce":
             response.headers.append((b"x-request-id", request_id.get().encode("ascii")))
         return response
+
+
+async def send_events(events: Events, send: Send, old: BoundedProtocol | None) -> None:
+    """Send an answer in events but for its end; `old` is the connection of an HTTP/1.0 client."""
+    async for piece in events:
+        # Returns when the client's connection has room for more.
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    if old is not None:
+        old.unframed(ends=True)
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> str:

@@ -10,6 +10,7 @@ a second looks at all connections instead of a timer for each request.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -120,6 +121,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """The next bytes belong to another head."""
         super().on_message_complete()
         self.in_head = True
+
+    def unframed(self, *, ends: bool = False) -> None:
+        """Let an answer of unknown length end with the connection: HTTP/1.0 (nginx's default) knows no chunks.
+
+        Called before the answer's head, and again with `ends` before its last piece. uvicorn would send chunks.
+        """
+        self.cycle.chunked_encoding = False
+        self.cycle.expected_content_length = 0 if ends else sys.maxsize
 
     def pause_writing(self) -> None:
         """Note since when the client has not read."""

@@ -58,8 +58,8 @@ class Releases:
         """Keep the rendered answer, so that the same request needs no model."""
         if x.memo is None or x.remembered or x.labels_only:
             return
-        content_type = next((value for name, value in response.headers if name == b"content-type"), b"")
-        await self._keep(x, [(x.memo.whole, pack_reply(content_type, response.body))])
+        headers = [header for header in response.headers if header[0] != b"content-length"]
+        await self._keep(x, [(x.memo.whole, pack_reply(headers, response.body))])
 
     async def _keep(self, x: Exchange, releases: list[tuple[bytes, bytes]]) -> None:
         try:

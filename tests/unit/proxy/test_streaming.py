@@ -148,7 +148,7 @@ async def test_a_client_that_leaves_cancels_the_model_and_pays_for_what_was_gene
     task.cancel()
     await task
     assert made.upstream.opened[0].closes
-    assert 1 <= await spent(made) <= 5
+    assert 1 <= await spent(made) <= 10
     assert await metric(made, 'guard_requests_total{outcome="aborted",route="chat"}') == 1
 
 
