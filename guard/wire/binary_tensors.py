@@ -9,12 +9,14 @@ all was read, and sizes that are true.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import cast
 
 from guard.wire.body import encode
-from guard.wire.raw_tensors import Buffer, Fail
+from guard.wire.raw_tensors import DTYPES, Buffer, Fail, is_raw, unpack, unpack_bytes
+from guard.wire.tensors import dimensions
 
 Json = dict[str, object]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -22,11 +24,6 @@ HEADER = b"inference-header-content-length"
 CONTENT_TYPE = b"application/octet-stream"
 SIZE = "binary_data_size"
 _LENGTH = re.compile(rb"[0-9]{1,12}")
-
-
-def is_raw(data: object) -> bool:
-    """Say whether a tensor's `data` are bytes."""
-    return isinstance(data, memoryview | bytes)
 
 
 def parted(headers: Headers, body: bytes, fail: Fail) -> tuple[bytes, memoryview]:
@@ -70,6 +67,39 @@ def attach(tensors: object, rest: memoryview, fail: Fail) -> bool:
     return found
 
 
+def as_asked(asked: Json, outputs: list[object], fail: Fail) -> None:
+    """Make JSON, in place, of tensors that came as bytes although the request did not ask for bytes.
+
+    A remembered release may have been asked for in another form.
+
+    Args:
+        asked: the request.
+        outputs: the answer's tensors.
+        fail: makes the error.
+
+    Raises:
+        GuardError: what `fail` makes: a tensor is not what it says.
+    """
+    named = {output["name"]: _parameters(output) for output in cast("list[Json]", asked.get("outputs", []))}
+    every = _parameters(asked).get("binary_data_output")
+    for output in [cast("Json", output) for output in outputs if isinstance(output, dict)]:
+        data, datatype, shape = output.get("data"), output.get("datatype"), dimensions(output.get("shape"), 0)
+        if not is_raw(data) or shape is None or not isinstance(datatype, str):
+            continue
+        name = output.get("name")
+        if (named.get(name, {}) if isinstance(name, str) else {}).get("binary_data", every):
+            continue
+        if datatype == "BYTES":
+            with contextlib.suppress(UnicodeDecodeError):
+                output["data"] = [text.decode() for text in unpack_bytes(cast("Buffer", data), shape, fail)]
+        elif datatype in DTYPES:
+            output["data"] = unpack(cast("Buffer", data), datatype, shape, fail).tolist()
+
+
+def _parameters(owner: Json) -> Json:
+    return cast("Json", owner.get("parameters") or {})
+
+
 def packed(document: Json, name: str, *, bare_nan: bool = False) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
     """Return (body, the header that it needs) of a document whose tensors `name` may hold bytes; no header for none.
 
@@ -84,7 +114,7 @@ def packed(document: Json, name: str, *, bare_nan: bool = False) -> tuple[bytes,
             tensors.append(tensor)
             continue
         payloads.append(cast("Buffer", data))
-        parameters = {**cast("Json", tensor.get("parameters") or {}), SIZE: len(payloads[-1])}
+        parameters = {**_parameters(tensor), SIZE: len(payloads[-1])}
         tensors.append({key: value for key, value in tensor.items() if key != "data"} | {"parameters": parameters})
     head = encode({**document, name: tensors}, bare_nan=bare_nan)
     if not payloads:

@@ -20,12 +20,12 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer, Prediction, Release
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.binary_tensors import CONTENT_TYPE, HEADER, attach, is_raw, packed, parted
+from guard.wire.binary_tensors import CONTENT_TYPE, HEADER, as_asked, attach, packed, parted
 from guard.wire.body import MAX_DEPTH, decode_reply, encode, too_many_rows, unreadable
 from guard.wire.columns import holds_floats
 from guard.wire.features import join, split
 from guard.wire.output_tensors import read_output, read_outputs, simple_scores
-from guard.wire.raw_tensors import cast_scores
+from guard.wire.raw_tensors import cast_scores, is_raw
 from guard.wire.request_members import Members, forwarded, json_object, weigh
 from guard.wire.tensors import COUNTED, Tensor, as_data, counted_tensor, dimensions, lists_of, read_shape, read_tensor
 
@@ -126,6 +126,18 @@ class OpenInference:
         reading.content_type = CONTENT_TYPE
         return reading
 
+    def read_document(self, call: Call, document: Json) -> Reading:
+        """Decode a request that is a document already, whose tensors may hold bytes; the body is left to the caller.
+
+        Raises:
+            ClientError: as `read` does.
+        """
+        return self._read_any(call, b"", document, -1)
+
+    def asked(self, reading: Reading) -> Json:
+        """Return a request's document: what is forwarded."""
+        return cast("_Request", reading.document).document
+
     def _read_any(self, call: Call, body: bytes, document: Json, weight: int) -> Reading:
         members = Members(self.reader.fields)
         document = members.request(document)
@@ -133,7 +145,7 @@ class OpenInference:
         shapes = [read_shape(tensor, f"inputs[{i}]") for i, tensor in enumerate(inputs)]
         if len({shape[0] for shape in shapes}) > 1:
             raise ClientError("the inputs do not agree on the number of rows", path="inputs")
-        if shapes[0][0] > call.max_rows:
+        if shapes[0][0] > call.max_rows and not body:
             raise too_many_rows()
         lists = [lists_of(tensor, shape) for tensor, shape in zip(inputs, shapes, strict=True)]
         plain = False
@@ -152,15 +164,18 @@ class OpenInference:
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
         """Return the request with snapped numbers, each tensor in the form and datatype that it had."""
+        body, reading.headers = packed({**self.asked(reading), "inputs": self.moved(reading, snapped)}, "inputs")
+        return body
+
+    def moved(self, reading: Reading, snapped: Floats) -> list[Json]:
+        """Return the input tensors with snapped numbers, each in the form and datatype that it had."""
         request = cast("_Request", reading.document)
         shares = split(request.tensors, snapped)
         inputs = cast("list[Json]", request.document["inputs"])
-        moved = [
+        return [
             {**raw, "data": tensor.written(shares[tensor.name])}
             for raw, tensor in zip(inputs, request.tensors, strict=True)
         ]
-        body, reading.headers = packed({**request.document, "inputs": moved}, "inputs")
-        return body
 
     def answer(self, reply: Reply, reading: Reading) -> Answer:
         """Decode an answer: tensors become columns by name, classification strings become sparse predictions."""
@@ -174,8 +189,20 @@ class OpenInference:
         if type(outputs) is not list or not outputs:
             raise unreadable("it holds no outputs")
         binary = rest is not None and attach(cast("object", outputs), rest, unreadable)
-        members = cast("list[object]", outputs)
+        if binary and isinstance(reading.document, _Request):
+            as_asked(reading.document.document, cast("list[object]", outputs), unreadable)
         upstream = cast("Json", decoded)
+        answer = self.answer_document(upstream, reading)
+        answer.document = _Reply(upstream, bare_nan, binary)
+        return answer
+
+    def answer_document(self, upstream: Json, reading: Reading) -> Answer:
+        """Decode an answer that is a document already, whose tensors may hold bytes; writes change it.
+
+        Raises:
+            UpstreamError: as `answer` does.
+        """
+        members = cast("list[object]", upstream["outputs"])
         answer = Answer(reading.queries.rows, None)
         if len(members) > 1 or not self._read_simple(members[0], answer):
             tensors = [read_output(member, f"outputs[{i}]") for i, member in enumerate(members)]
@@ -192,7 +219,6 @@ class OpenInference:
         asked = reading.document.document.get("id") if isinstance(reading.document, _Request) else None
         if isinstance(asked, str):
             upstream["id"] = asked  # a remembered answer was another request's
-        answer.document = _Reply(upstream, bare_nan, binary)
         answer.around = partial(_around, upstream, members)
         return answer
 
@@ -239,12 +265,11 @@ class OpenInference:
     def render(self, answer: Answer) -> tuple[bytes, bytes]:
         """Encode the answer; NaN stays bare where the upstream wrote it bare."""
         reply = cast("_Reply", answer.document)
-        if reply.binary:
-            body, headers = packed(reply.document, "outputs", bare_nan=reply.bare_nan)
-            if headers:
-                answer.headers = [*headers]
-                return CONTENT_TYPE, body
-        return b"application/json", encode(reply.document, bare_nan=reply.bare_nan)
+        if not reply.binary:
+            return b"application/json", encode(reply.document, bare_nan=reply.bare_nan)
+        body, headers = packed(reply.document, "outputs", bare_nan=reply.bare_nan)
+        answer.headers = [*headers]
+        return CONTENT_TYPE if headers else b"application/json", body
 
     def error(self, error: GuardError) -> tuple[bytes, bytes]:
         """Return `{"error": "..."}`, as MLServer, KServe and Triton answer."""

@@ -15,13 +15,12 @@ from guard.model.nested import flatten, floats
 from guard.model.outputs import CLASS_KINDS
 from guard.model.prediction import Answer, Prediction, Release
 from guard.wire.base import Reader
-from guard.wire.binary_tensors import is_raw
 from guard.wire.body import unreadable
 from guard.wire.classification import Entries, read_entries
 from guard.wire.columnar_answers import count_rows
 from guard.wire.columns import classify
 from guard.wire.listed_answers import hold_rows
-from guard.wire.raw_tensors import Buffer, Fail, cast_scores, matrix, pack_bytes, unpack, unpack_bytes
+from guard.wire.raw_tensors import Buffer, Fail, cast_scores, is_raw, matrix, pack_bytes, unpack, unpack_bytes
 from guard.wire.rows import add_column, label_of
 from guard.wire.tensors import FLOATING, NUMBERS, NUMERIC, as_data, dimensions
 

@@ -46,6 +46,11 @@ _MOST_BF16 = 2.0**128 - 2.0**120
 _LENGTH = Struct("<I")
 
 
+def is_raw(data: object) -> bool:
+    """Say whether a tensor's data are bytes; nothing in decoded JSON is."""
+    return isinstance(data, memoryview | bytes)
+
+
 def unpack(data: Buffer, datatype: str, shape: Sequence[int], fail: Fail) -> Numbers:
     """Return the members of a numeric tensor, flat, read-only and where they can be without a copy.
 

@@ -15,8 +15,7 @@ from guard.errors import ClientError
 from guard.model.arrays import Floats
 from guard.model.nested import flatten
 from guard.model.queries import Queries
-from guard.wire.binary_tensors import is_raw
-from guard.wire.raw_tensors import FLOATING, Buffer, Numbers, cast_numbers, matrix, unpack, unpack_bytes
+from guard.wire.raw_tensors import FLOATING, Buffer, Numbers, cast_numbers, is_raw, matrix, unpack, unpack_bytes
 
 __all__ = ["FLOATING"]
 Json = dict[str, object]

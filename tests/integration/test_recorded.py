@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from tests.support.binary import HEADER, readable
 from tests.support.fakes import Answered, Guarded
 from tests.support.replay import RECORDED, Exchange, exchanges
 
@@ -136,8 +137,7 @@ _UNREADABLE = {  # Guard says so before the model is asked
     "tensorflow_serving:tensorflow_serving": ("predict-row-bytes",),  # a signature that no policy opened; likewise
     "ray:json": ("error-not-json",),
 }
-_NOT_GUARDED = {  # 415: binary tensors, and a form whose boundary the client chooses
-    "triton:open_inference": ("binary-classification", "binary-input", "binary-output-all", "binary-output-one"),
+_NOT_GUARDED = {  # 415: a form whose boundary the client chooses
     "torchserve:torchserve": ("single-multipart",),
 }
 _WITHHELD = {  # the answer holds nothing of the declared kind: 502
@@ -256,9 +256,20 @@ def is_scoring(x: Exchange, got: Answered) -> bool:
 
 
 def answered(x: Exchange) -> Json:
-    return json.loads(x.content)
+    """Return what the model answered, raw tensors as lists."""
+    return json.loads(_said(x))
 
 
+def _said(x: Exchange) -> bytes:
+    return readable({name.decode(): value.decode() for name, value in x.reply.headers}, x.content)
+
+
+def told(got: Answered) -> bytes:
+    """Return what the client got, raw tensors as lists."""
+    return readable(got.headers, got.body)
+
+
+HEADERS = {"content-type", "content-length", "retry-after", "connection", "x-request-id", HEADER}
 ALL = pytest.mark.parametrize("server", SERVERS, ids=str)
 
 
@@ -269,16 +280,16 @@ async def test_labels_alone_go_out_under_label_only(server: Server, tmp_path: Pa
     for x in server.exchanges():
         got = await x.through(guarded)
         assert got.status == expected_status(server, x), (x.name, got.body)
-        assert not telling(x.content) & {float(n) for n in numbers(got.body)}, x.name
-        assert not telling(got.body), x.name
+        assert not telling(_said(x)) & {float(n) for n in numbers(told(got))}, x.name
+        assert not telling(told(got)), x.name
         if got.status >= 400:
             assert_clean(x, got)
         elif is_scoring(x, got):
             scored += 1
             expected = decided(answered(x))
             if "not-finite" not in x.name and "nan" not in x.name:
-                assert decided(json.loads(got.body)) == expected, x.name
-        assert not got.headers.keys() - {"content-type", "content-length", "retry-after", "connection", "x-request-id"}
+                assert decided(json.loads(told(got))) == expected, x.name
+        assert not got.headers.keys() - HEADERS
     assert scored >= 2
 
 
@@ -290,10 +301,10 @@ async def test_rounded_scores_keep_labels_and_agree(server: Server, tmp_path: Pa
         assert got.status == expected_status(server, x), (x.name, got.body)
         if not is_scoring(x, got):
             continue
-        for number in numbers(got.body):
+        for number in numbers(told(got)):
             assert abs(float(number) * 10 - round(float(number) * 10)) < 1e-5, (x.name, number)
         if "not-finite" not in x.name and "nan" not in x.name:
-            assert decided(json.loads(got.body)) == decided(answered(x)), x.name
+            assert decided(json.loads(told(got))) == decided(answered(x)), x.name
 
 
 @ALL
@@ -313,7 +324,7 @@ async def test_what_goes_through_an_empty_policy_is_unchanged(server: Server, tm
         got = await x.through(guarded)
         assert got.status == expected_status(server, x), (x.name, got.body)
         if is_scoring(x, got):
-            assert list(parts(answered(x), json.loads(got.body))) == [], x.name
+            assert list(parts(answered(x), json.loads(told(got)))) == [], x.name
 
 
 MORE_WITH_ALL = {"mlflow/params", "tensorflow_serving/predict-row-bytes"}
@@ -332,7 +343,7 @@ async def test_every_member_goes_through_under_fields_all(server: Server, tmp_pa
             continue
         assert got.status == (200 if x.name in MORE_WITH_ALL else expected_status(server, x)), (x.name, got.body)
         if is_scoring(x, got):
-            same = list(parts(answered(x), json.loads(got.body))) + list(parts(json.loads(got.body), answered(x)))
+            same = list(parts(answered(x), json.loads(told(got)))) + list(parts(json.loads(told(got)), answered(x)))
             assert same == [], x.name
 
 

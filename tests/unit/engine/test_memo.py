@@ -141,9 +141,11 @@ def test_what_is_no_release_is_not_one(data: bytes | None) -> None:
 
 
 def test_a_rendered_answer_survives_the_state() -> None:
-    reply = unpack_reply(pack_reply(b"application/json", b'{"a": "\0"}'))
-    assert (reply.status, reply.header(b"content-type"), reply.body) == (200, b"application/json", b'{"a": "\0"}')
-    assert unpack_reply(pack_reply(b"", b"x")).headers == []
+    headers = [(b"content-type", b"application/json"), (b"inference-header-content-length", b"11")]
+    reply = unpack_reply(pack_reply(headers, b'{"a": "\0:"}'))
+    assert (reply.status, reply.headers, reply.body) == (200, headers, b'{"a": "\0:"}')
+    assert unpack_reply(pack_reply([], b"x")).headers == []
+    assert unpack_reply(b"application/json\0{}").headers == headers[:1]
 
 
 def prediction(k: int = 3, n: int = 2, **changes: object) -> Prediction:

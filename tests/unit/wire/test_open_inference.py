@@ -176,17 +176,18 @@ class TestRead:
         "document",
         [
             request(tensor([1], [1, 1], parameters={"binary_data_size": 4})),
-            request(tensor([1], [1, 1]), outputs=[{"name": "p", "parameters": {"binary_data": True}}]),
+            request(tensor([1], [1, 1], parameters={"binary_data": True})),
             request(tensor([1], [1, 1]), outputs=[{"name": "p", "parameters": {"binary_data": 1}}]),
-            request(tensor([1], [1, 1]), parameters={"binary_data_output": True}),
+            request(tensor([1], [1, 1]), outputs=[{"name": "p", "parameters": {"binary_data_output": True}}]),
             request(tensor([1], [1, 1]), parameters={"Binary_Data_Output": True}),
         ],
     )
     @pytest.mark.parametrize("codec", [KNOWN, ALL])
-    def test_binary_tensors_are_refused(self, codec: Codec, document: Json) -> None:
+    def test_parameters_of_binary_tensors_where_they_say_nothing_are_refused(
+        self, codec: Codec, document: Json
+    ) -> None:
         error = refused(document, codec)
-        assert (error.status, error.code) == (415, "binary_not_supported")
-        assert refused(ONE, codec, inference_header_content_length="7").code == "binary_not_supported"
+        assert (error.status, error.code) == (400, "bad_request")
 
     @pytest.mark.parametrize(
         "document",
@@ -477,7 +478,7 @@ class TestAnswer:
         reading = KNOWN.read(call(PATH, ONE))
         assert KNOWN.answer(reply(upstream, content_type="text/html"), reading).predictions
 
-    def test_binary_answers_are_withheld(self) -> None:
+    def test_binary_answers_that_do_not_say_where_their_json_ends_are_withheld(self) -> None:
         reading = KNOWN.read(call(PATH, ONE))
         upstream = answer(tensor(P, [1, 3], "FP32", "p"))
         for headers in ({"content_type": "Application/Octet-Stream"}, {"inference_header_content_length": "9"}):
@@ -584,15 +585,13 @@ class TestRecorded:
         assert item["shape"] == [reading.queries.rows, 1]
         assert all(text.startswith("1.000000:") for text in item["data"])
 
-    @pytest.mark.parametrize(
-        "name", [case for case in recorded.cases("triton") if "binary" in case or "shared" in case]
-    )
-    def test_triton_binary_and_shared_memory(self, name: str) -> None:
+    @pytest.mark.parametrize("name", [case for case in recorded.cases("triton") if "shared" in case])
+    def test_triton_shared_memory(self, name: str) -> None:
         method, asked_ = recorded.request("triton", name)
         if method == "POST" and asked_.path.endswith("/infer"):
             with pytest.raises(ClientError) as caught:
                 KNOWN.read(asked_)
-            assert caught.value.code in ("binary_not_supported", "shared_memory")
+            assert caught.value.code == "shared_memory"
         else:
             assert not any(e.access != "closed" and e.template == asked_.path for e in KNOWN.endpoints)
 
