@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, cast
 
 from guard.errors import ClientError, GuardError, UpstreamError
 from guard.model.arrays import Floats
 from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.wire.base import Endpoint, Event, Reader, Reading
-from guard.wire.body import decode_reply, encode, unreadable
+from guard.wire.body import decode_reply, encode
 from guard.wire.openai_chat import Chat
-from guard.wire.openai_texts import Talk, object_of
+from guard.wire.openai_completions import Completions
+from guard.wire.openai_parts import Part, Texts, object_of
+from guard.wire.openai_texts import Talk
+from guard.wire.openai_vectors import Embeddings, Moderations, Vectors
 from guard.wire.parameters import Json
 from guard.wire.problem import envelope
 
@@ -32,33 +35,6 @@ _CLOSED_POST = (
     *("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/assistants", "/v1/threads"),
 )
 _TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-class Texts(Protocol):
-    """An endpoint that generates text."""
-
-    path: str
-    """Without `/v1`."""
-
-    def read(self, call: Call) -> Reading:
-        """As `Codec.read`."""
-        ...
-
-    def answer(self, document: Json, talk: Talk) -> Answer:
-        """Read a whole answer."""
-        ...
-
-    def chunk(self, document: Json, talk: Talk) -> Answer:
-        """Read one event."""
-        ...
-
-    def closing(self, talk: Talk) -> Answer | None:
-        """Return the event that is missing before the stream's end."""
-        ...
-
-    def says(self, document: Json) -> bool:
-        """Say whether an event, once released, says anything."""
-        ...
 
 
 @dataclass(slots=True)
@@ -83,29 +59,43 @@ class Openai:
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The API's endpoints under the route's kind of outputs."""
-        opened = tuple(Endpoint("POST", f"/v1{path}") for path in self._texts)
-        if "/chat/completions" in self._texts:
-            opened += (Endpoint("POST", "/chat/completions"),)
+        opened = {path: Endpoint("POST", path) for path in self._parts}
         return (
-            *opened,
+            *opened.values(),
             Endpoint("GET", "/health", "status"),
             *(Endpoint("GET", path, "closed") for path in _CLOSED_GET),
-            *(Endpoint("POST", path, "closed") for path in _CLOSED_POST),
+            *(Endpoint("POST", path, "closed") for path in _CLOSED_POST if path not in opened),
         )
 
     @cached_property
-    def _texts(self) -> Mapping[str, Texts]:
-        if self.reader.outputs.kind != "logprobs":
-            return {}
-        made: tuple[Texts, ...] = (Chat(self.reader),)
-        return {one.path: one for one in made}
+    def _parts(self) -> Mapping[str, Part]:
+        """Open endpoints by path."""
+        return self.parts()
+
+    def parts(self) -> dict[str, Part]:
+        """Make the endpoints that answer the declared kind, by path."""
+        match self.reader.outputs.kind:
+            case "logprobs":
+                chat = Chat(self.reader)
+                # llama.cpp's own `/completions` answers another shape.
+                return {
+                    "/v1/chat/completions": chat,
+                    "/chat/completions": chat,
+                    "/v1/completions": Completions(self.reader),
+                }
+            case "embedding":
+                return {"/v1/embeddings": Embeddings(self.reader)}
+            case "probabilities" | "labels":
+                return {"/v1/moderations": Moderations(self.reader)}
+            case _:
+                return {}
 
     def read(self, call: Call) -> Reading:
         """Decode a request on any of the open endpoints."""
-        texts = self._texts.get(call.path.removeprefix("/v1"))
-        if texts is None:
+        part = self._parts.get(call.path)
+        if part is None:
             raise ClientError("there is no such endpoint", code="closed", status=404)
-        return texts.read(call)
+        return part.read(call)
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
         """Return the request as it is: texts have no numbers to snap."""
@@ -115,8 +105,8 @@ class Openai:
     def answer(self, reply: Reply, reading: Reading) -> Answer:
         """Decode a whole answer."""
         value, _ = decode_reply(reply.body)
-        talk = cast("Talk", reading.document)
-        return self._texts[talk.path].answer(object_of(value, "the answer"), talk)
+        asked = cast("Talk | Vectors", reading.document)
+        return asked.part.answer(object_of(value, "the answer"), reading)
 
     def render(self, answer: Answer) -> tuple[bytes, bytes]:
         """Encode the answer as JSON."""
@@ -125,7 +115,7 @@ class Openai:
     def event(self, event: Event, reading: Reading) -> list[Answer]:
         """Read one event; the end of texts that upstream never ended goes before the stream's."""
         talk = cast("Talk", reading.document)
-        texts = self._texts[talk.path]
+        texts = talk.part
         if event.data == b"[DONE]":
             closing = texts.closing(talk)
             done = Answer(reading.queries.rows, _Chunk(texts, None))
@@ -159,6 +149,3 @@ class Openai:
 def _chunk(texts: Texts, answer: Answer) -> Answer:
     answer.document = _Chunk(texts, cast("Json", answer.document))
     return answer
-
-
-__all__ = ["Openai", "Texts", "unreadable"]

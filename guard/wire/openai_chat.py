@@ -12,6 +12,7 @@ from guard.model.text import Piece, Token
 from guard.wire.base import Reader, Reading
 from guard.wire.body import encode, forwardable, unreadable
 from guard.wire.openai_logprobs import read_chat, write_chat
+from guard.wire.openai_parts import name_of, object_of, objects_of, usage_of
 from guard.wire.openai_prompts import chat_queries, json_request
 from guard.wire.openai_requests import (
     CHAT_MEMBERS,
@@ -22,18 +23,7 @@ from guard.wire.openai_requests import (
     streamed,
     text_rules,
 )
-from guard.wire.openai_texts import (
-    MOST_CALLS,
-    Opens,
-    Parts,
-    Talk,
-    generated,
-    name_of,
-    object_of,
-    objects_of,
-    reason_of,
-    usage_of,
-)
+from guard.wire.openai_texts import MOST_CALLS, Choice, Opens, Talk, reason_of
 from guard.wire.parameters import Json
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
@@ -48,8 +38,6 @@ class Chat:
     Args:
         reader: the route's.
     """
-
-    path = "/chat/completions"
 
     def __init__(self, reader: Reader) -> None:
         self._rules = text_rules(reader, CHAT_MEMBERS)
@@ -71,28 +59,30 @@ class Chat:
             asked.changed = True
         stream, counts = streamed(document, counts=True)
         queries, before = chat_queries(document, context_of(document, "messages"))
-        talk = Talk(self.path, (before,), asked.number("n", 1), most_of(asked, 1, len(call.body)), counts=counts)
+        talk = Talk(self, (before,), asked.number("n", 1), most_of(asked, 1, len(call.body)), counts=counts)
         talk.tools = _tools(document)
         if "logprobs" in asked.values:
             talk.top = asked.number("top_logprobs", 0)
         body = encode(document) if asked.changed or stream else forwardable(call.body, document)
         return Reading(queries, body, document=talk, most=talk.most, stream="sse" if stream else None)
 
-    def answer(self, document: Json, talk: Talk) -> Answer:
+    def answer(self, document: Json, reading: Reading) -> Answer:
         """Read a whole answer.
 
         Raises:
             UpstreamError: it cannot be read.
         """
+        talk = cast("Talk", reading.document)
+        talk.begin()
         pieces: list[Piece] = []
         choices = [self._choice(raw, talk, "message", pieces) for raw in objects_of(document.get("choices"), "choices")]
         if not choices:
             raise unreadable("it holds no choices")
-        fresh: Json = {**talk.named(document), "object": "chat.completion", "choices": choices}
+        fresh: Json = talk.named(document) | {"object": "chat.completion", "choices": choices}
         usage = usage_of(document)
         if usage is not None:
             fresh["usage"] = usage
-        return Answer(1, fresh, pieces=pieces, choices=len(choices), usage=generated(usage))
+        return Answer(1, fresh, pieces=pieces, choices=len(choices), usage=talk.generated(usage))
 
     def chunk(self, document: Json, talk: Talk) -> Answer:
         """Read one chunk of a stream.
@@ -102,11 +92,11 @@ class Chat:
         """
         pieces: list[Piece] = []
         choices = [self._choice(raw, talk, "delta", pieces) for raw in objects_of(document.get("choices"), "choices")]
-        fresh: Json = {**talk.named(document), "object": "chat.completion.chunk", "choices": choices}
+        fresh: Json = talk.named(document) | {"object": "chat.completion.chunk", "choices": choices}
         usage = usage_of(document)
         if usage is not None and talk.counts:
             fresh["usage"] = usage
-        return Answer(1, fresh, pieces=pieces, choices=len(talk.open), usage=generated(usage))
+        return Answer(1, fresh, pieces=pieces, choices=len(talk.open), usage=talk.generated(usage))
 
     def closing(self, talk: Talk) -> Answer | None:
         """Return the chunk that upstream owes: the end of choices whose end it did not say."""
@@ -125,7 +115,7 @@ class Chat:
         body: Json = object_of(raw.get(place) or {}, place)
         out: Json = {}
         fresh: Json = {"index": index, place: out, "logprobs": None, "finish_reason": reason}
-        parts = Parts(talk, fresh, index, place == "message" or reason is not None, pieces)
+        parts = Choice(talk, fresh, index, place == "message" or reason is not None, pieces)
         role = body.get("role")
         if role is not None or place == "message":
             out["role"] = role if isinstance(role, str) and role in _ROLES else "assistant"
@@ -195,7 +185,7 @@ def _write_tokens(fresh: Json, member: str, tokens: list[Token]) -> None:
     fresh["logprobs"] = logprobs
 
 
-def _calls(body: Json, out: Json, parts: Parts, place: Place) -> None:
+def _calls(body: Json, out: Json, parts: Choice, place: Place) -> None:
     """Read tool calls, and the older function call."""
     function = body.get("function_call")
     if function is not None:
@@ -223,7 +213,7 @@ def _calls(body: Json, out: Json, parts: Parts, place: Place) -> None:
             _called(object_of(inner, kind), key, _CALLS[kind], partial(_called_in, opens, kind), parts, number)
 
 
-def _called(call: Json, key: str, member: str, opens: Opens, parts: Parts, number: int) -> None:
+def _called(call: Json, key: str, member: str, opens: Opens, parts: Choice, number: int) -> None:
     """Read the name and the arguments of a call; a name that the client gave itself needs no look."""
     opens()
     for name in ("name", member):

@@ -6,19 +6,16 @@ so whatever else an upstream says (times, counts of cached tokens, probabilities
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 from guard.errors import UpstreamError
 from guard.model.text import Most, Piece, Token
 from guard.wire.body import unreadable
+from guard.wire.openai_parts import Texts, named
 from guard.wire.parameters import Json
 
-_NAME = re.compile(r"[\w.:/@+-]{1,256}")
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _REASONS = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter", "abort", "error"})
 MOST_CALLS = 128
 """Tool calls of one choice: each is a text with state of its own."""
@@ -31,7 +28,7 @@ class Talk:
     """One request for generated text under way.
 
     Args:
-        path: of the endpoint, without `/v1`.
+        part: the endpoint.
         before: ends of the prompts, one a prompt.
         each: choices a prompt.
         most: what an answer may hold.
@@ -40,7 +37,7 @@ class Talk:
         tools: names of the client's own tools, which are no secret.
     """
 
-    path: str
+    part: Texts
     before: tuple[str, ...]
     each: int
     most: Most
@@ -52,6 +49,12 @@ class Talk:
     open: dict[int, dict[str, tuple[int, str]]] = field(default_factory=dict[int, dict[str, tuple[int, str]]])
     """Texts that have begun, by choice and key: the tool call that each stands in (-1: none), and its member."""
     ended: set[int] = field(default_factory=set[int])
+    listed: bool = True
+    """Log-probabilities of completions come in lists, not as chat completions have them."""
+
+    def begin(self) -> None:
+        """Forget what was answered: a whole answer is read from its beginning."""
+        self.open, self.ended = {}, set()
 
     def index_of(self, choice: Json) -> int:
         """Return a choice's number.
@@ -68,16 +71,16 @@ class Talk:
 
     def named(self, document: Json) -> Json:
         """Return what names the answer, and remember it for events of Guard's own."""
-        head: Json = {}
-        for member in ("id", "model"):
-            value = document.get(member)
-            if isinstance(value, str) and _NAME.fullmatch(value):
-                head[member] = value
-        created = document.get("created")
-        if type(created) is int:
-            head["created"] = created
-        self.head = head
-        return head
+        self.head = named(document)
+        return dict(self.head)
+
+    def generated(self, usage: Json | None) -> int | None:
+        """Return how many tokens were generated so far; None where that is not said of every choice.
+
+        llama.cpp counts the first of several choices and prompts, and no other.
+        """
+        count = None if usage is None or self.most.choices > 1 else usage.get("completion_tokens")
+        return count if type(count) is int and count >= 0 else None
 
     def row_of(self, index: int) -> int:
         """Return the prompt that a choice goes on from."""
@@ -85,19 +88,19 @@ class Talk:
 
 
 @dataclass(slots=True)
-class Parts:
+class Choice:
     """The texts of one choice in one event, or in a whole answer.
 
     Args:
         talk: the request's.
-        choice: the fresh choice, whose `finish_reason` a filter may set.
+        fresh: the fresh choice, whose `finish_reason` a filter may set.
         index: its number.
         last: no text of this choice goes on after this.
         pieces: gets what is read.
     """
 
     talk: Talk
-    choice: Json
+    fresh: Json
     index: int
     last: bool
     pieces: list[Piece]
@@ -134,7 +137,7 @@ class Parts:
                 self.add(key, "", member, opens(call, key), write=partial(write, key), call=call)
 
     def _filtered(self) -> None:
-        self.choice["finish_reason"] = "content_filter"
+        self.fresh["finish_reason"] = "content_filter"
 
 
 def _put(
@@ -152,49 +155,3 @@ def reason_of(choice: Json) -> str | None:
     if reason is None or reason == "":
         return None
     return reason if isinstance(reason, str) and reason in _REASONS else "stop"
-
-
-def usage_of(document: Json) -> Json | None:
-    """Return the counts of tokens that say nothing of what the server remembers."""
-    usage = document.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    return {name: value for name in _COUNTS if type(value := cast("Json", usage).get(name)) is int}
-
-
-def generated(usage: Json | None) -> int | None:
-    """Return how many tokens were generated so far."""
-    count = None if usage is None else usage.get("completion_tokens")
-    return count if type(count) is int and count >= 0 else None
-
-
-def object_of(value: object, what: str) -> Json:
-    """Return a JSON object.
-
-    Raises:
-        UpstreamError: it is something else.
-    """
-    if not isinstance(value, dict):
-        raise unreadable(f"{what} is no object")
-    return cast("Json", value)
-
-
-def objects_of(value: object, what: str) -> list[Json]:
-    """Return a list of JSON objects; none for null.
-
-    Raises:
-        UpstreamError: it is something else.
-    """
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise unreadable(f"{what} are no list")
-    for one in cast("list[object]", value):
-        if not isinstance(one, dict):
-            raise unreadable(f"{what} are no objects")
-    return cast("list[Json]", value)
-
-
-def name_of(value: object) -> str | None:
-    """Return an identifier that a server made; None for what might be a text."""
-    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
