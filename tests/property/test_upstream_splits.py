@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from guard.errors import UpstreamError
 from guard.upstream.connection import Connection
+from guard.upstream.stream import StreamedReply
+from tests.support.pieces import byte_by_byte, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Coroutine, Iterable
 
     from guard.model.exchange import Reply
 
@@ -21,6 +22,9 @@ MAX_BODY = 40
 MAX_HEAD = 160
 
 Outcome = tuple[int, list[tuple[bytes, bytes]], bytes] | str
+Streamed = tuple[int, list[tuple[bytes, bytes]], bytes, str]
+"""Status, headers, what was let out of the body, and an error's code or nothing."""
+Result = TypeVar("Result")
 
 
 class Wire(asyncio.Transport):
@@ -101,10 +105,53 @@ def outcome_of(future: asyncio.Future[Reply]) -> Outcome:
     return reply.status, reply.headers, reply.body
 
 
-def split(data: bytes, cuts: list[int]) -> Iterator[bytes]:
-    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts} - {0, len(data)}), len(data)]
-    for start, end in pairwise(places):
-        yield data[start:end]
+def streamed(pieces: Iterable[bytes], *, head_only: bool = False, eager: bool = False) -> tuple[Streamed, bool]:
+    """As `exchange`, for a stream that is read after every piece, or at the end; return the body that was let out too.
+
+    What is held is bounded by the body's own bound here; `read` never waits, for the loop does not run.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        wire, owner = Wire(), Owner()
+        connection = Connection(owner, loop, MAX_BODY, MAX_HEAD)
+        connection.connection_made(wire)
+        stream = StreamedReply(connection, 1.0)
+        connection.start(stream, b"", b"", 1.0, head_only=head_only, stream=stream)
+        body = b""
+        for piece in pieces:
+            if not wire.closing:
+                connection.data_received(piece)
+            if eager and stream._held:  # pyright: ignore[reportPrivateUsage]
+                body += now(stream.read())
+        reused = owner.released > 0 and not wire.closing
+        if not wire.closing:
+            connection.eof_received()
+        connection.connection_lost(None)
+        assert owner.forgotten == 1
+        assert owner.released <= 1
+        return ended(stream, body), reused
+    finally:
+        loop.close()
+
+
+def ended(stream: StreamedReply, body: bytes) -> Streamed:
+    code = ""
+    try:
+        now(stream.opened())
+        while piece := now(stream.read()):
+            body += piece
+    except UpstreamError as error:
+        code = error.code if error.reached else "not reached"
+    return (stream.status, stream.headers, body, code) if hasattr(stream, "status") else (0, [], b"", code)
+
+
+def now(awaitable: Coroutine[Any, Any, Result]) -> Result:
+    """Return what an awaitable returns that has nothing to wait for."""
+    try:
+        awaitable.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
 
 
 heads: st.SearchStrategy[bytes] = st.sampled_from(
@@ -162,8 +209,23 @@ def test_any_split_gives_the_same_outcome(data: bytes, cuts: list[int], head_onl
     whole, _ = exchange([data], head_only=head_only)
     event(whole if isinstance(whole, str) else "reply")
     in_pieces, _ = exchange(split(data, cuts), head_only=head_only)
-    byte_by_byte, _ = exchange([data[i : i + 1] for i in range(len(data))], head_only=head_only)
-    assert whole == in_pieces == byte_by_byte
+    single, _ = exchange(byte_by_byte(data), head_only=head_only)
+    assert whole == in_pieces == single
+
+
+@given(data=responses(), cuts=st.lists(st.integers(0, 1000), max_size=12), head_only=st.booleans())
+def test_a_stream_lets_out_the_same_however_it_is_split_and_read(data: bytes, cuts: list[int], head_only: bool) -> None:
+    reply, reused = exchange(split(data, cuts), head_only=head_only)
+    whole, _ = streamed([data], head_only=head_only)
+    status, headers, body, code = whole
+    event(code or "reply")
+    if not status and code == "upstream_malformed":
+        reused = False  # A stream's codings are judged at its head, a whole reply's at its first chunk.
+    else:
+        assert reply == (code or (status, headers, body))
+    for eager in (False, True):
+        assert streamed(split(data, cuts), head_only=head_only, eager=eager) == (whole, reused)
+        assert streamed(byte_by_byte(data), head_only=head_only, eager=eager)[0] == whole
 
 
 @given(data=st.one_of(st.binary(max_size=400), responses()), cuts=st.lists(st.integers(0, 1000), max_size=8))
