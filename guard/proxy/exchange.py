@@ -72,7 +72,7 @@ class Exchange:
     `id` names the request in logs, the audit log and `x-request-id`: the client's own where it sent a plain one.
     `certificate` is what the client's verified certificate says, for `identity: client_certificate`. `upstream` is who
     is asked in place of the handler's own (gRPC); `stream` is a reply in events, of which only the head is there.
-    `beside` is what budgets in shadow were charged.
+    `beside` is what budgets in shadow were charged; `added_s` is what Guard took for a stream so far.
     """
 
     active: Active
@@ -112,5 +112,6 @@ class Exchange:
     report: Report | None = None
     response: Response | None = None
     upstream_s: float = 0.0
+    added_s: float = 0.0
     rows: int = 1
     error: GuardError | None = None

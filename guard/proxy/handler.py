@@ -325,6 +325,7 @@ class Handler:
 
     def flow(self, x: Exchange) -> Response:
         """Return an answer in events, each of which is released when it comes."""
+        x.added_s = self.clock.monotonic_s() - x.began_s - x.upstream_s
         return Flow(x, partial(self.count_failure, x), partial(self.finish, x)).response()
 
     async def finish(self, x: Exchange) -> None:
@@ -366,7 +367,7 @@ class Handler:
         scoring = x.endpoint.access == "scoring"
         outcome = outcome_of(x)
         metrics.request(outcome)
-        metrics.added(self.clock.monotonic_s() - x.began_s - x.upstream_s)
+        metrics.added(x.added_s or self.clock.monotonic_s() - x.began_s - x.upstream_s)
         if x.upstream_s:
             metrics.upstream(x.upstream_s)
         verdict = verdict_of(x) if scoring else "status"
@@ -381,6 +382,10 @@ class Handler:
             metrics.shift(x.report.score_shift_l1)
             if x.report.top1_changed:
                 metrics.top1_changed(x.report.top1_changed)
+            if x.report.redacted or x.report.shadow_redacted:
+                # Of a route in shadow nothing left as a redaction.
+                metrics.redacted(x.report.redacted, mode)
+                metrics.redacted(x.report.shadow_redacted, "shadow")
         if x.receipt is not None:
             for charge, spend, charged in zip(x.charges, x.receipt.spends, x.receipt.charged, strict=True):
                 metrics.charge(charge.budget, charged.spent if charge.event is None else charge.rows)

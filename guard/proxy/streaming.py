@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 from guard.engine.failures import Phase, outcome
@@ -130,7 +131,10 @@ class Flow:
         """Return what leaves next; asks upstream for more only when the client has taken what there was."""
         while not self._over:
             try:
-                released = self._released(await self._read())
+                data = await self._read()
+                began = perf_counter()
+                released = self._released(data)
+                self._x.added_s += perf_counter() - began
             except GuardError as error:
                 self._fail("forward", error)
                 released = self._end(error)

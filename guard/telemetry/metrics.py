@@ -74,6 +74,8 @@ class RouteMetrics:
         self.shift = spread("guard_score_shift_l1", text, SHIFT_BUCKETS_L1)
         """Observe an answer's mean L1 shift."""
         self._changed = tally("guard_top1_changed_total", "Rows whose most likely class was changed.").inc
+        text = "Secrets that were taken out of generated text."
+        self._redactions = tally("guard_redactions_total", text, "mode").inc
         self._charges = tally("guard_budget_charges_total", "What budgets were charged.", "budget").inc
         self._refusals = tally("guard_budget_refusals_total", "Requests that a budget refused.", "budget").inc
         self._remaining = Lowest(name)
@@ -105,6 +107,7 @@ class RouteMetrics:
         self.tallies["guard_verdicts_total"].expect(*((action, mode) for action in actions))
         self.tallies["guard_budget_charges_total"].expect(*charged)
         self.tallies["guard_budget_refusals_total"].expect(*charged)
+        self.tallies["guard_redactions_total"].expect((mode,))
         self.tallies["guard_detections_total"].expect(*((name,) for name in spoken))
 
     def request(self, outcome: str) -> None:
@@ -122,6 +125,10 @@ class RouteMetrics:
     def top1_changed(self, n: int) -> None:
         """Count rows whose argmax was changed."""
         self._changed((), n)
+
+    def redacted(self, n: int, mode: str) -> None:
+        """Count what was taken out of generated text; in shadow, what would have been."""
+        self._redactions((mode,), n)
 
     def charge(self, budget: str, n: float) -> None:
         """Count what was charged to a budget."""

@@ -19,6 +19,7 @@ DESIGN = {
     "guard_verdicts": {"route", "action", "mode"},
     "guard_score_shift_l1": {"route", "le"},
     "guard_top1_changed": {"route"},
+    "guard_redactions": {"route", "mode"},
     "guard_budget_charges": {"route", "budget"},
     "guard_budget_refusals": {"route", "budget"},
     "guard_budget_remaining_ratio": {"route", "budget"},
@@ -77,6 +78,7 @@ def busy(name: str, metrics: Metrics) -> None:
     route.verdict("allow", "enforce")
     route.shift(0.015)
     route.top1_changed(2)
+    route.redacted(3, "enforce")
     route.charge("rows/client", 3)
     route.refusal("rows/client")
     route.remaining("rows/client", 7, 0.25)
@@ -112,6 +114,7 @@ async def test_everything_that_is_counted_is_shown() -> None:
     assert value(found, "guard_rows", "guard_rows_total", **route) == 6
     assert value(found, "guard_verdicts", "guard_verdicts_total", action="allow", mode="enforce", **route) == 2
     assert value(found, "guard_top1_changed", "guard_top1_changed_total", **route) == 4
+    assert value(found, "guard_redactions", "guard_redactions_total", mode="enforce", **route) == 6
     assert value(found, "guard_budget_charges", "guard_budget_charges_total", budget="rows/client", **route) == 6
     assert value(found, "guard_budget_refusals", "guard_budget_refusals_total", budget="rows/client", **route) == 2
     assert value(found, "guard_budget_remaining_ratio", budget="rows/client", **route) == 0.25
