@@ -22,7 +22,7 @@ from guard.model.prediction import Answer
 from guard.model.text import Piece, Token
 from guard.wire.body import encode, unreadable
 from guard.wire.openai_logprobs import read_chat, write_chat
-from guard.wire.openai_texts import name_of, object_of, objects_of
+from guard.wire.openai_parts import name_of, object_of, objects_of
 from guard.wire.parameters import Json
 from guard.wire.spans import spanning
 

@@ -18,6 +18,8 @@ _CLASSES = {
     "huggingface": "Huggingface",
     "openai": "Openai",
     "ollama": "Ollama",
+    "tgi": "Tgi",
+    "tei": "Tei",
     "json": "JsonApi",
 }
 _MODULES = {"json": "json_api"}
