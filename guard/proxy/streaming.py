@@ -105,6 +105,8 @@ class Flow:
         framing = framing_of(x.stream) or "sse"
         self._framing: Framing = framing
         self._plain = _header(x.stream, b"content-encoding").strip().lower() in (b"", b"identity")
+        # Looked up once: to ask whether an object has a protocol's methods takes 4 us.
+        self._codec = x.route.codec if isinstance(x.route.codec, Streams) else None
         self._splitter: Splitter | None = splitter(framing, limits.event_bytes) if self._plain else None
         self._over = False
         self._closed = False
@@ -194,8 +196,8 @@ class Flow:
 
     def _take(self, data: bytes, parts: list[bytes]) -> None:
         """Release the events that `data` completes into `parts`."""
-        x, codec, reading = self._x, self._x.route.codec, self._x.reading
-        if self._splitter is None or reading is None or x.generation is None or not isinstance(codec, Streams):
+        x, codec, reading = self._x, self._codec, self._x.reading
+        if self._splitter is None or reading is None or x.generation is None or codec is None:
             if x.route.mode == "enforce":
                 raise InvariantError("events that nobody can read")
             return
@@ -215,7 +217,7 @@ class Flow:
 
     def _end(self, error: GuardError | None) -> bytes:
         """Return what ends the stream; in shadow nothing: it ends as upstream's did."""
-        codec, reading = self._x.route.codec, self._x.reading
-        if self._x.route.mode == "shadow" or reading is None or not isinstance(codec, Streams):
+        codec, reading = self._codec, self._x.reading
+        if self._x.route.mode == "shadow" or reading is None or codec is None:
             return b""
         return codec.end(reading, error)
