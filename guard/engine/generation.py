@@ -74,6 +74,7 @@ class Generation:
         self._scanning = tuple(defence for defence in defences if isinstance(defence, TextDefence))
         scoring = tuple(defence for defence in defences if not isinstance(defence, TextDefence))
         self._scores = TokenScores(scoring, noise, trace=trace)
+        self._remembers = self._scores.random and most.logprobs > 0
         self._texts: dict[str, _Text] = {}
         self._said: dict[str, Said] = {}
         self._usage: int | None = None
@@ -93,7 +94,7 @@ class Generation:
                 piece.filtered()
             elif piece.whole:
                 self._repeat(piece)
-            elif self._scanning or piece.tokens:
+            elif self._scanning or piece.tokens or self._remembers:
                 self._release(piece)
             else:
                 piece.put(piece.text, [])

@@ -18,38 +18,35 @@ SECRET = bytes(range(32))
 PLENTY = Most(8, 10_000, 100_000)
 
 
-@dataclass
 class WordScanner:
-    """Takes every SECRET out, or ends the answer before it; holds back what may begin one."""
+    """Takes every SECRET out, or ends the answer with it; holds back what may begin one."""
 
-    redaction: str
-    ends: bool
-    word: str = "SECRET"
-    seen: str = ""
-    upto: int = 0
-    fed: list[str] = field(default_factory=list[str])
+    def __init__(self, redaction: str, word: str, before: str, *, ends: bool) -> None:
+        self._redaction, self._word, self._ends = redaction, word, ends
+        self._seen, self._base = before, len(before)
+        self._upto = self._base
+        self._closed = 0
 
     def feed(self, text: str, *, last: bool) -> Cleared:
-        self.fed.append(text)
-        self.seen += text
+        self._seen += text
         out, spans = "", list[tuple[int, int]]()
-        while (found := self.seen.find(self.word, self.upto)) >= 0:
-            out += self.seen[self.upto : found] + self.redaction
-            self.upto = found + len(self.word)
-            spans.append((found, self.upto))
-            if self.ends:
-                return Cleared(out, self.upto, tuple(spans), True)
-        held = 0 if last else max(n for n in range(len(self.word)) if self._open().endswith(self.word[:n]))
-        cut = len(self.seen) - held
-        out += self.seen[self.upto : cut]
-        self.upto = cut
-        return Cleared(out, cut, tuple(spans))
+        while (found := self._seen.find(self._word, self._closed)) >= 0:
+            self._closed = found + len(self._word)
+            if self._closed > self._base:
+                out += self._seen[self._upto : found] + self._redaction
+                spans.append((max(found - self._base, 0), self._closed - self._base))
+                self._upto = self._closed
+                if self._ends:
+                    return Cleared(out, self._upto - self._base, tuple(spans), True)
+        rest = self._seen[self._closed :]
+        held = 0 if last else max(n for n in range(len(self._word)) if rest.endswith(self._word[:n]))
+        cut = max(len(self._seen) - held, self._base)
+        out += self._seen[self._upto : cut]
+        self._upto = cut
+        return Cleared(out, cut - self._base, tuple(spans))
 
     def completes(self, token: str) -> bool:
-        return self.word in self._open()[-len(self.word) + 1 :] + token
-
-    def _open(self) -> str:
-        return self.seen[self.upto :]
+        return self._word in self._seen[self._closed :][-len(self._word) + 1 :] + token
 
 
 class Word(TextDefence, frozen=True):
@@ -63,7 +60,7 @@ class Word(TextDefence, frozen=True):
     word: str = "SECRET"
 
     def scanner(self, before: str) -> WordScanner:
-        return WordScanner(self.redaction, self.ends, self.word, before, len(before))
+        return WordScanner(self.redaction, self.word, before, ends=self.ends)
 
 
 def token(text: str | bytes, *others: tuple[str, float], score: float = -0.5) -> Token:
