@@ -12,10 +12,10 @@ import asyncio
 import logging
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, Protocol
 
 from guard.errors import UpstreamError
-from guard.ports import Heard
+from guard.ports import Heard, Upstream
 from guard.upstream.http import HttpUpstream
 
 if TYPE_CHECKING:
@@ -23,10 +23,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guard.model.exchange import Reply
-    from guard.ports import Headers
-    from guard.upstream.stream import StreamedReply
+    from guard.ports import Headers, Stream
 
 log = logging.getLogger("guard.upstream")
+
+
+class Model(Upstream, Protocol):
+    """The way to one model server."""
+
+    def bound(self, max_connections: int, max_response_bytes: int) -> None:
+        """Put other bounds in force: for every exchange that begins from now on."""
+        ...
+
+
+class Connect(Protocol):
+    """Makes the way to one model server."""
+
+    def __call__(self, url: str, *, max_connections: int, max_response_bytes: int) -> Model:
+        """Return it."""
+        ...
+
 
 _LEAST_SHARE_BYTES = 256 * 1024
 _TOLD_EVERY_S = 60.0
@@ -44,6 +60,7 @@ class Upstreams:
         max_response_bytes: bound of the replies' bodies to one request, all models together; each may take its share,
             and 256 KiB in any case.
         quorum: how many must answer for the whole to be ready: what `send` asks for.
+        connect: makes the way to one model.
 
     Raises:
         PolicyError: a URL is not usable.
@@ -56,14 +73,13 @@ class Upstreams:
         max_connections: int = 256,
         max_response_bytes: int = 32 * 1024 * 1024,
         quorum: int = 1,
+        connect: Connect = HttpUpstream,
     ) -> None:
         self.names = tuple(name for name, _ in models)
         self.quorum = quorum
         self._told_at = -_TOLD_EVERY_S
         size = self._share(max_response_bytes)
-        self._models = [
-            HttpUpstream(url, max_connections=max_connections, max_response_bytes=size) for _, url in models
-        ]
+        self._models = [connect(url, max_connections=max_connections, max_response_bytes=size) for _, url in models]
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Reply:
         """Send one request to the only model and return its reply; of several, the first good one once `quorum` are in.
@@ -81,9 +97,7 @@ class Upstreams:
         )
         return next(reply for reply in heard if reply is not None)
 
-    async def open(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float
-    ) -> StreamedReply:
+    async def open(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Stream:
         """Send one request to the only model and return its reply as soon as its head is there.
 
         Raises:
