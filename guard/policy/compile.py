@@ -170,6 +170,9 @@ def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) 
         problems.append(
             Problem(f"{api} is no language model's API: it has no parameters", f"{at}.parameters", hint=hint)
         )
+    if route.ensemble is not None and api in TEXT_APIS and route.outputs.kind == "logprobs":
+        hint = "drop ensemble, and name one model"
+        problems.append(Problem("generated texts cannot be put together", f"{at}.ensemble", hint=hint))
     if api == "json" and route.match is None:
         problems.append(Problem("api: json opens no endpoint by itself", f"{at}.match", hint="match: {path: /predict}"))
     if api == "json" and (route.select is None or route.select.scores is None) and route.outputs.kind != "labels":

@@ -77,5 +77,11 @@ def test_a_parameter_that_contradicts_itself_is_refused(wrong: dict[str, object]
         Parameter.model_validate({"name": "n", **wrong})
 
 
+def test_texts_are_not_put_together() -> None:
+    route = {"api": "openai", "outputs": {"kind": "logprobs"}, "ensemble": {"aggregate": "mean", "quorum": 2}}
+    with pytest.raises(PolicyError, match="cannot be put together"):
+        compile_policy(Policy.model_validate({"version": 1, "routes": [route]}))
+
+
 def test_then_label_only_means_nothing_of_text() -> None:
     assert Tokens(limit=3, then="label_only").check(Outputs(kind="logprobs"))
