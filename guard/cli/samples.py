@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guard.cli.samples_text import bodies as text_bodies
+from guard.wire.registry import TEXT_APIS
+
 if TYPE_CHECKING:
     from guard.model.domain import Bound, Inputs
     from guard.model.outputs import Outputs
@@ -115,7 +118,7 @@ def _bodies(api: str, queries: list[object], scores: list[list[float]], outputs:
         "torchserve": ({"data": queries[0]}, first),
         "huggingface": ({"inputs": queries}, lists),
     }
-    return bodies.get(api, (None, None))
+    return text_bodies(api, outputs.kind) if api in TEXT_APIS else bodies.get(api, (None, None))
 
 
 def _tensor(name: str, rows: list[object]) -> dict[str, object]:

@@ -192,6 +192,10 @@ def _codec(route: Route, at: str, default: str | None, problems: list[Problem]) 
         problems.append(Problem(str(error), f"{at}.select", hint="paths follow RFC 9535, such as $.rows[*].p"))
         return None
     scoring = [endpoint for endpoint in codec.endpoints if endpoint.access == "scoring"]
+    if codec.endpoints and not scoring and route.api is not None:
+        # A route that names no API may be one of several kinds, of which `--api` answers some.
+        hint = "name another kind, or another API"
+        problems.append(Problem(f"{api} answers no {route.outputs.kind}", f"{at}.outputs.kind", hint=hint))
     if scoring and route.match is not None and not any(meets(route.match, endpoint) for endpoint in scoring):
         known = ", ".join(sorted({f"{endpoint.method} {endpoint.template}" for endpoint in scoring}))
         problems.append(

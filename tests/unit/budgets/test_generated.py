@@ -83,5 +83,13 @@ def test_texts_are_not_put_together() -> None:
         compile_policy(Policy.model_validate({"version": 1, "routes": [route]}))
 
 
+def test_an_api_that_answers_nothing_of_the_kind_is_refused_where_the_route_names_it() -> None:
+    route: dict[str, object] = {"outputs": {"kind": "embedding"}}
+    with pytest.raises(PolicyError, match="tgi answers no embedding"):
+        compile_policy(Policy.model_validate({"version": 1, "routes": [{**route, "api": "tgi"}]}))
+    (made,) = compile_policy(Policy.model_validate({"version": 1, "routes": [route]}), api="tgi").routes
+    assert not [open_ for open_ in made.endpoints if open_.endpoint.access == "scoring"]
+
+
 def test_then_label_only_means_nothing_of_text() -> None:
     assert Tokens(limit=3, then="label_only").check(Outputs(kind="logprobs"))

@@ -333,6 +333,23 @@ def test_a_sample_of_texts() -> None:
     assert follow(made, query=json.loads(bodies[0]), answer=json.loads(bodies[1])).refused is None
 
 
+@pytest.mark.parametrize(
+    ("api", "kind"),
+    [
+        *[(api, kind) for api in ("openai", "vllm") for kind in ("logprobs", "embedding", "probabilities")],
+        *[("ollama", "logprobs"), ("ollama", "embedding"), ("tgi", "logprobs")],
+        *[("tei", "embedding"), ("tei", "probabilities")],
+    ],
+)
+def test_language_models_have_samples_that_their_codecs_read(
+    api: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"version: 1\nroutes: [{{api: {api}, outputs: {{kind: {kind}}}}}]\n")
+    assert main(["explain", "--policy", str(path)]) == 0
+    assert "the client gets" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["probabilities", "logits", "logprobs", "value", "embedding", "labels"])
 def test_a_sample_answer_is_of_the_declared_kind(kind: Kind) -> None:
     outputs = Outputs(kind=kind)
