@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, cast
 
-from guard.errors import ClientError, GuardError, UpstreamError
+from guard.errors import ClientError, GuardError
 from guard.model.arrays import Floats
 from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
@@ -20,13 +20,12 @@ from guard.wire.base import Endpoint, Event, Reader, Reading
 from guard.wire.body import decode_reply, encode
 from guard.wire.openai_chat import Chat
 from guard.wire.openai_completions import Completions
-from guard.wire.openai_parts import Part, Texts, object_of
+from guard.wire.openai_parts import Part, Texts, error_document, object_of
 from guard.wire.openai_texts import Talk
 from guard.wire.openai_vectors import Embeddings, Moderations, Vectors
 from guard.wire.parameters import Json
 from guard.wire.problem import envelope
 
-_DONE = b"data: [DONE]\n\n"
 _CLOSED_GET = ("/v1/models", "/models", "/props", "/slots", "/metrics", "/lora-adapters", "/version")
 _CLOSED_POST = (
     *("/completion", "/completions", "/infill", "/tokenize", "/detokenize", "/apply-template", "/embedding"),
@@ -34,14 +33,13 @@ _CLOSED_POST = (
     *("/v1/messages", "/v1/files", "/v1/fine_tuning/jobs", "/v1/batches", "/v1/images/generations"),
     *("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/assistants", "/v1/threads"),
 )
-_TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass(slots=True)
-class _Chunk:
-    """One event to write: None for `[DONE]`."""
+class _Written:
+    """An event to write."""
 
-    texts: Texts
+    part: Texts
     document: Json | None
 
 
@@ -113,39 +111,23 @@ class Openai:
         return b"application/json", encode(answer.document)
 
     def event(self, event: Event, reading: Reading) -> list[Answer]:
-        """Read one event; the end of texts that upstream never ended goes before the stream's."""
+        """Read one event of an endpoint that generates text."""
         talk = cast("Talk", reading.document)
-        texts = talk.part
-        if event.data == b"[DONE]":
-            closing = texts.closing(talk)
-            done = Answer(reading.queries.rows, _Chunk(texts, None))
-            return [done] if closing is None else [_chunk(texts, closing), done]
-        if not event.data:
-            return []
-        value, _ = decode_reply(event.data)
-        document = object_of(value, "an event")
-        if document.get("error") is not None or event.name == b"error":
-            raise UpstreamError("the model failed", code="upstream_failed")
-        return [_chunk(texts, texts.chunk(document, talk))]
+        answers = talk.part.events(event, talk)
+        for answer in answers:
+            answer.document = _Written(talk.part, cast("Json | None", answer.document))
+        return answers
 
     def write_event(self, answer: Answer) -> bytes:
-        """Return a chunk as a server-sent event; nothing of one that says nothing."""
-        chunk = cast("_Chunk", answer.document)
-        if chunk.document is None:
-            return _DONE
-        return b"data: %b\n\n" % encode(chunk.document) if chunk.texts.says(chunk.document) else b""
+        """Return a released event; nothing of one that says nothing."""
+        written = cast("_Written", answer.document)
+        return written.part.written(written.document)
 
     def end(self, reading: Reading, error: GuardError | None) -> bytes:
         """Return an error event, which OpenAI's clients raise, or the stream's usual end."""
-        del reading
-        return _DONE if error is None else b"data: %b\n\n" % self.error(error)[1]
+        talk = cast("Talk", reading.document)
+        return talk.part.ended(talk, error)
 
     def error(self, error: GuardError) -> tuple[bytes, bytes]:
         """Return `{"error": {message, type, param, code}}`."""
-        kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-        return envelope({"error": {"message": error.message, "type": kind, "param": error.path, "code": error.code}})
-
-
-def _chunk(texts: Texts, answer: Answer) -> Answer:
-    answer.document = _Chunk(texts, cast("Json", answer.document))
-    return answer
+        return envelope(error_document(error))

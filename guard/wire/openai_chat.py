@@ -11,6 +11,7 @@ from guard.model.prediction import Answer
 from guard.model.text import Piece, Token
 from guard.wire.base import Reader, Reading
 from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, write_chat
 from guard.wire.openai_parts import name_of, object_of, objects_of, usage_of
 from guard.wire.openai_prompts import chat_queries, json_request
@@ -32,7 +33,7 @@ _ROLES = frozenset({"assistant", "tool", "function", "developer", "system", "use
 Place = Literal["message", "delta"]
 
 
-class Chat:
+class Chat(Chunks):
     """`/v1/chat/completions`.
 
     Args:
@@ -97,11 +98,6 @@ class Chat:
         if usage is not None and talk.counts:
             fresh["usage"] = usage
         return Answer(1, fresh, pieces=pieces, choices=len(talk.open), usage=talk.generated(usage))
-
-    def closing(self, talk: Talk) -> Answer | None:
-        """Return the chunk that upstream owes: the end of choices whose end it did not say."""
-        due: list[Json] = [{"index": index, "finish_reason": "stop"} for index in talk.open if index not in talk.ended]
-        return self.chunk({**talk.head, "choices": due}, talk) if due else None
 
     def says(self, document: Json) -> bool:
         """Say whether a fresh chunk says anything."""

@@ -10,6 +10,7 @@ from guard.model.prediction import Answer
 from guard.model.text import Piece, Token
 from guard.wire.base import Reader, Reading
 from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, read_lists, write_chat, write_lists
 from guard.wire.openai_parts import object_of, objects_of, usage_of
 from guard.wire.openai_prompts import BEFORE_CHARS, json_request, prompt_rows, text_queries
@@ -27,7 +28,7 @@ from guard.wire.openai_texts import Choice, Opens, Talk, reason_of
 from guard.wire.parameters import Json
 
 
-class Completions:
+class Completions(Chunks):
     """`/v1/completions`.
 
     Args:
@@ -82,11 +83,6 @@ class Completions:
             UpstreamError: it cannot be read.
         """
         return self._read(document, talk, whole=False)
-
-    def closing(self, talk: Talk) -> Answer | None:
-        """Return the chunk that upstream owes: the end of choices whose end it did not say."""
-        due: list[Json] = [{"index": index, "finish_reason": "stop"} for index in talk.open if index not in talk.ended]
-        return self.chunk({**talk.head, "choices": due}, talk) if due else None
 
     def says(self, document: Json) -> bool:
         """Say whether a fresh chunk says anything."""

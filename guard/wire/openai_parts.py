@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from guard.errors import GuardError, UpstreamError
 from guard.model.exchange import Call
 from guard.model.prediction import Answer
-from guard.wire.base import Reading
+from guard.wire.base import Event, Reading
 from guard.wire.body import unreadable
 from guard.wire.parameters import Json
 
@@ -34,17 +36,36 @@ class Part(Protocol):
 class Texts(Part, Protocol):
     """An endpoint that generates text."""
 
-    def chunk(self, document: Json, talk: Talk) -> Answer:
-        """Read one event."""
+    def events(self, event: Event, talk: Talk) -> list[Answer]:
+        """Read one event; `document` of each answer is what `written` gets, None for the stream's end."""
         ...
 
-    def closing(self, talk: Talk) -> Answer | None:
-        """Return the event that is missing before the stream's end."""
+    def written(self, document: Json | None) -> bytes:
+        """Return an event's bytes, once it is released; none of one that says nothing."""
         ...
 
-    def says(self, document: Json) -> bool:
-        """Say whether an event, once released, says anything."""
+    def ended(self, talk: Talk, error: GuardError | None) -> bytes:
+        """As `Streams.end`."""
         ...
+
+
+_TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_document(error: GuardError) -> Json:
+    """Return an error as OpenAI's clients know it."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.path, "code": error.code}}
+
+
+def check_failed(event: Event, document: Json) -> None:
+    """Refuse an event by which upstream says that it failed: its words may hold more.
+
+    Raises:
+        UpstreamError: it is one.
+    """
+    if document.get("error") is not None or event.name == b"error":
+        raise UpstreamError("the model failed", code="upstream_failed")
 
 
 def named(document: Json) -> Json:

@@ -164,9 +164,8 @@ def most_of(asked: Asked, prompts: int, prompt_bytes: int) -> Most:
         return Most(prompts * n, tokens, 0)
     each = 1 + max(asked.number("top_logprobs", 0), 0)
     scores = UNBOUNDED if length < 0 else prompts * n * length * each
-    if "echo" in asked.values:
-        scores += prompt_bytes * n * each
-    return Most(prompts * n, tokens, scores)
+    prompt = prompt_bytes * n if "echo" in asked.values else 0
+    return Most(prompts * n, tokens, scores + prompt * each, prompt)
 
 
 def opened(reader: Reader, name: str) -> bool:
