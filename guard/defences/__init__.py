@@ -16,8 +16,10 @@ from guard.defences.levels import Levels
 from guard.defences.noise import Noise
 from guard.defences.noisy_max import NoisyMax
 from guard.defences.randomised_response import RandomisedResponse
+from guard.defences.renormalise import Renormalise
 from guard.defences.reverse_sigmoid import ReverseSigmoid
 from guard.defences.round import Round
+from guard.defences.secrets import Secrets
 from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
 
@@ -35,8 +37,10 @@ DEFENCES: Registry = {
     "noise": Noise,
     "noisy_max": NoisyMax,
     "randomised_response": RandomisedResponse,
+    "renormalise": Renormalise,
     "reverse_sigmoid": ReverseSigmoid,
     "round": Round,
+    "secrets": Secrets,
     "temperature": Temperature,
     "top_k": TopK,
 }

@@ -19,7 +19,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from guard.defences import DEFENCES
-from guard.defences.base import Batch, Defence, Randomness, has_classes
+from guard.defences.base import Batch, Defence, Randomness, TextDefence, has_classes
 from guard.defences.dp_gaussian import DpGaussian
 from guard.defences.mechanism import Mechanism
 from guard.errors import InvariantError, UpstreamError
@@ -215,6 +215,7 @@ def suits_routes_that_answer_labels(kind: str) -> None:
     # But for what is about no classes, and what would be relied on to change labels, which it does by their scores.
     spec = DEFENCES[kind]
     serves = bool(spec.suits & CLASS_KINDS) and getattr(spec, "keep_argmax", True)
+    serves &= not issubclass(spec, TextDefence)
     assert ("labels" in spec.suits) == serves
 
 
