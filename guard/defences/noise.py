@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from guard.defences.base import Batch, Defence, Randomness, Reuse, has_cells, has_classes, keep_top
+from guard.defences.base import Batch, Defence, Randomness, Reuse, drop, has_cells, has_classes, keep_top
 from guard.errors import InvariantError, Problem
 from guard.model.arrays import Floats
 from guard.model.domain import Inputs
@@ -71,7 +71,7 @@ class Noise(Defence, frozen=True):
         np.rint(units, out=units)
         noisy, top = self._bound(units, batch, grain), batch.top
         if batch.kept is not None:
-            noisy *= batch.kept
+            noisy = drop(noisy, batch.kept, batch.kind)
         if has_classes(batch.kind):
             if self.keep_argmax:
                 noisy = keep_top(noisy, top)

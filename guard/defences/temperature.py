@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from guard.defences.base import Batch, Defence, Randomness, keep_top
+from guard.defences.base import Batch, Defence, Randomness, drop, keep_top
 from guard.model.arrays import Floats
 from guard.model.outputs import Kind
 
@@ -38,7 +38,7 @@ class Temperature(Defence, frozen=True):
     t: float = Field(ge=1e-3, le=1e3, examples=[2.0])
 
     def apply(self, batch: Batch, rng: Randomness, salt: bytes) -> Batch:
-        """Return the tempered scores; dropped ones stay 0."""
+        """Return the tempered scores; dropped ones stay dropped."""
         del rng, salt
         scores = batch.scores
         if batch.kind == "probabilities":
@@ -49,6 +49,8 @@ class Temperature(Defence, frozen=True):
             tempered = np.minimum(tempered - _log_mass(tempered) + mass, 0.0)
         else:
             tempered = scores / self.t
+        if batch.kept is not None:
+            tempered = drop(tempered, batch.kept, batch.kind)
         return Batch(
             keep_top(tempered, batch.top), batch.top, batch.kind, batch.complete, batch.kept, batch.labels_only
         )

@@ -7,16 +7,18 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from guard.defences.base import Batch, Defence, Randomness
+from guard.defences.base import Batch, Defence, Randomness, drop
 from guard.model.arrays import Bools, Floats
 from guard.model.outputs import Kind
 
 
 class TopK(Defence, frozen=True):
-    """Keeps the k greatest scores of each row; the others read 0 in tensors and leave maps and lists.
+    """Keeps the k greatest scores of each row; the others leave maps and lists, and read 0 in tensors.
 
-    Nothing is renormalised. Of equal scores at the border the first columns stay. Logits and logprobs are refused: a
-    dropped score reads 0, which among negative scores is the greatest.
+    Of logprobs, a dropped one reads -9999 where something has to stand, as OpenAI's servers write it: 0 would be the
+    greatest. Of a generated token's candidates, the token itself counts as one, and is dropped as any other. Nothing
+    is renormalised: see `renormalise`. Of equal scores at the border the first columns stay. Logits are refused: they
+    have no least value.
 
     Costs: the scores of unlikely classes. Does nothing against extraction by itself: k scores of a softmax still give
     k - 1 equations a query, and top-1 with one decimal comes as close as .061 (L1, digits, 650 queries; label only
@@ -31,7 +33,7 @@ class TopK(Defence, frozen=True):
     array([[0. , 0.6, 0.3]])
     """
 
-    suits: ClassVar[frozenset[Kind]] = frozenset({"probabilities", "labels"})
+    suits: ClassVar[frozenset[Kind]] = frozenset({"probabilities", "logprobs", "labels"})
     instead: ClassVar[str] = "drop top_k here, or let the model answer probabilities"
 
     kind: Literal["top_k"] = "top_k"
@@ -45,7 +47,8 @@ class TopK(Defence, frozen=True):
         kept = _greatest(batch.scores, self.k)
         if batch.kept is not None:
             kept &= batch.kept
-        return Batch(batch.scores * kept, batch.top, batch.kind, False, kept, batch.labels_only)
+        scores = drop(batch.scores, kept, batch.kind)
+        return Batch(scores, batch.top, batch.kind, False, kept, batch.labels_only)
 
 
 def _greatest(scores: Floats, k: int) -> Bools:

@@ -154,7 +154,7 @@ class Generation:
         self.tokens = max(self._usage or 0, self._least)
         if self.choices > most.choices:
             raise _too_many("choices")
-        if most.tokens and self.tokens > most.tokens + most.choices:
+        if most.tokens and self.tokens > most.tokens + most.choices + most.prompt:
             raise _too_many("tokens")
 
     def _release(self, piece: Piece) -> None:

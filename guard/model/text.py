@@ -20,11 +20,13 @@ class Most(NamedTuple):
         choices: texts, over all prompts of the request: n choices count n times.
         tokens: generated tokens, all choices together, those that are thrown away (`best_of`) too; 0: no known bound.
         logprobs: log-probabilities, all tokens and candidates together, those of the prompt too.
+        prompt: tokens of prompts that are answered beside the generated ones (`echo`, `prompt_logprobs`), at most.
     """
 
     choices: int = 1
     tokens: int = 0
     logprobs: int = 0
+    prompt: int = 0
 
 
 @dataclass(slots=True)

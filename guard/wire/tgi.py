@@ -225,6 +225,5 @@ def _most(asked: Asked, prompt_bytes: int, *, details: bool) -> Most:
     scores = 0
     if "logprobs" in asked.values:
         scores = tokens * (1 + max(asked.number("top_logprobs", 0), 0)) if tokens else UNBOUNDED
-    if "prompt_logprobs" in asked.values:
-        scores += choices * (prompt_bytes + 16)
-    return Most(choices, tokens, scores)
+    prompt = choices * (prompt_bytes + 16) if "prompt_logprobs" in asked.values else 0
+    return Most(choices, tokens, scores + prompt, prompt)
