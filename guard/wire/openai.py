@@ -21,6 +21,7 @@ from guard.wire.body import decode_reply, encode
 from guard.wire.openai_chat import Chat
 from guard.wire.openai_completions import Completions
 from guard.wire.openai_parts import Part, Texts, error_document, object_of
+from guard.wire.openai_responses import Responses
 from guard.wire.openai_texts import Talk
 from guard.wire.openai_vectors import Embeddings, Moderations, Vectors
 from guard.wire.parameters import Json
@@ -80,6 +81,7 @@ class Openai:
                     "/v1/chat/completions": chat,
                     "/chat/completions": chat,
                     "/v1/completions": Completions(self.reader),
+                    "/v1/responses": Responses(self.reader),
                 }
             case "embedding":
                 return {"/v1/embeddings": Embeddings(self.reader)}

@@ -52,7 +52,7 @@ def chat_queries(document: Json, context: Mapping[str, object]) -> tuple[Queries
     for i, message in enumerate(cast("list[object]", messages)):
         if not isinstance(message, dict):
             raise ClientError("a message must be an object", path=f"messages[{i}]")
-        texts += _texts_of(cast("Json", message).get("content"), f"messages[{i}].content")
+        texts += texts_of(cast("Json", message).get("content"), f"messages[{i}].content")
     only = cast("Json", messages[0])
     plain = (
         only.get("content") if len(cast("list[object]", messages)) == 1 and only.keys() == {"role", "content"} else None
@@ -61,7 +61,7 @@ def chat_queries(document: Json, context: Mapping[str, object]) -> tuple[Queries
     return text_queries([value], context, "messages"), "".join(texts)[-BEFORE_CHARS:]
 
 
-def _texts_of(content: object, path: str) -> list[str]:
+def texts_of(content: object, path: str) -> list[str]:
     """Return the texts of a message's content, which is a text, a list of parts, or nothing."""
     if content is None:
         return []
