@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.images import Image, built
+from tests.support.triton import Triton, running_triton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,3 +25,10 @@ def model_image() -> Iterator[Image]:
     """The image of deploy/compose.yaml's model."""
     with built("model") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A running Triton with the models of tests/real/servers/triton/serve.py."""
+    with running_triton(tmp_path_factory.mktemp("triton")) as server:
+        yield server

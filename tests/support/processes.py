@@ -26,16 +26,16 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def venv_of(name: str) -> Path:
+def venv_of(name: str, interpreter: Path | str = sys.executable, *options: str) -> Path:
     """Return the Python of the venv for tests/real/servers/NAME.
 
-    It is made once for each content of requirements.txt.
+    It is made once for each content of requirements.txt, by an interpreter with options of `-m venv`.
     """
     requirements = SERVERS / name / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     folder = ROOT / ".venvs" / f"{name}-{digest}"
     if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(interpreter), "-m", "venv", "--clear", *options, str(folder)], check=True)
         pip = [str(folder / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
         done = subprocess.run([*pip, "-r", str(requirements)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
