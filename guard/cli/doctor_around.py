@@ -78,10 +78,12 @@ WAYS = (
     Way(7070, "scoring by gRPC (TorchServe)"),
     Way(7071, "models can be added and removed by gRPC (TorchServe management)"),
     Way(8000, "scoring by HTTP (Triton)", "GET", "/v2", rb'"extensions"'),
+    Way(8000, "text generation (vLLM)", "GET", "/v1/models", rb'"owned_by"\s*:\s*"vllm"'),
     Way(8001, "scoring by gRPC (Triton, KServe)"),
     Way(8002, "metrics (Triton)", "GET", "/metrics", rb"nv_"),
     Way(8080, "scoring by HTTP (MLServer, KServe)", "GET", "/v2", rb'"extensions"'),
     Way(8080, "scoring by HTTP (TorchServe)", "GET", "/ping", rb'"Healthy"'),
+    Way(8080, "text generation (llama.cpp)", "GET", "/v1/models", rb'"owned_by"\s*:\s*"llamacpp"'),
     Way(8081, "scoring by gRPC (MLServer)"),
     Way(8081, "models can be listed, added and removed (TorchServe management)", "GET", "/models", rb'"models"'),
     Way(8082, "metrics (MLServer, TorchServe)", "GET", "/metrics", rb"# HELP"),
@@ -89,6 +91,7 @@ WAYS = (
     Way(8500, "scoring by gRPC (TensorFlow Serving)"),
     Way(8501, "scoring by HTTP (TensorFlow Serving)", "GET", "/v1/models/guard-doctor", rb"any versions of model"),
     Way(9000, "scoring by gRPC (OpenVINO Model Server, Seldon)"),
+    Way(11434, "text generation, and models can be replaced (Ollama)", "GET", "/api/version", rb'^\{"version":'),
 )
 
 
