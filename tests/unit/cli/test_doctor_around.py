@@ -155,6 +155,9 @@ HTTP_WAYS = [
     ("metrics (MLServer, TorchServe)", b"# HELP requests"),
     ("scoring by HTTP (TensorFlow Serving)", b'{"error": "Could not find any versions of model guard-doctor"}'),
     ("scoring by HTTP (MLflow)", b"2.22.1\n"),
+    ("text generation (vLLM)", b'{"object":"list","data":[{"id":"m","object":"model","owned_by":"vllm"}]}'),
+    ("text generation (llama.cpp)", b'{"object":"list","data":[{"id":"m","object":"model","owned_by":"llamacpp"}]}'),
+    ("text generation, and models can be replaced (Ollama)", b'{"version":"0.12.6"}'),
     ("code can be run (Ray dashboard)", b'{"version": "4", "ray_version": "2.9.0"}'),
 ]
 
