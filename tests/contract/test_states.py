@@ -126,6 +126,17 @@ async def test_refunding_twice_never_goes_below_zero(state: State, ledger: str) 
     assert [await state.spend(ledger, charge, NOW_S) for charge in charges] == [Spend(0, 0), Spend(0, 0)]
 
 
+async def test_a_part_of_what_was_charged_can_be_given_back(state: State, ledger: str) -> None:
+    """Generated text is settled so: what it was charged before, and has not come to."""
+    charges = [rows(4), rows(9, budget="tokens/client"), graded(DIGESTS[:2])]
+    receipt = await state.charge(ledger, charges, NOW_S)
+    spare = receipt._replace(charged=(NOTHING, Spend(7, 7), NOTHING), fresh=((), (), ()))
+    await state.refund(ledger, charges, spare, NOW_S)
+    assert [await state.spend(ledger, charge, NOW_S) for charge in charges] == [Spend(4, 4), Spend(2, 2), Spend(2, 2)]
+    again = await state.charge(ledger, charges[2:], NOW_S)
+    assert again.charged == (NOTHING,)  # what was seen stays seen
+
+
 async def test_a_label_only_refund_takes_off_the_total_alone(state: State, ledger: str) -> None:
     charges = [rows(2, budget="fits"), rows(11, then="label_only"), graded(DIGESTS[:2])]
     receipt = await state.charge(ledger, charges, NOW_S)
