@@ -50,6 +50,9 @@ AttackName = Literal[
     "nes",
     "anomaly_evasion",
     "good_words",
+    "last_layer",
+    "canary_extraction",
+    "canary_extraction_unlisted",
 ]
 MetricName = Literal[
     "surrogate_l1",
@@ -75,6 +78,11 @@ MetricName = Literal[
     "distinct_answers",
     "partial_answers",
     "graded_answers",
+    "dimension_error",
+    "layer_error",
+    "canary_returned",
+    "canary_digits",
+    "exposure",
 ]
 UtilityName = Literal[
     "top1_changed", "mean_l1", "accuracy_lost", "calibration_error", "added_p50_ms", "added_p99_ms", "refused"

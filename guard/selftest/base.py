@@ -15,17 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from guard.selftest.measures import Floats, Ints, Measure, safer_higher, stronger
 
+if TYPE_CHECKING:
+    from guard.selftest.texts import Texts
+
 Rows = Floats | Sequence[str]
 """Queries: numbers of shape (n, d), NaN for a feature that is left out, or n texts."""
 Threat = Literal[
     "model extraction", "model inversion", "attribute inference", "membership inference", "evasion", "covert channel",
-    "denoising",
+    "denoising", "memorization",
 ]  # fmt: skip
 
 
@@ -197,6 +200,8 @@ class World:
             other people ask. None where there are no other customers.
         clean: gives what a lab model of the attacker's own says before any defence, by name, where it stands behind
             `shadow`: a single model, or an ensemble as the policy's. None where there is no lab.
+        texts: gives the API of a model that generates text as seen by an account, number 0 first. None where no text is
+            generated.
     """
 
     api: Api
@@ -209,6 +214,7 @@ class World:
     pace: Callable[[], None] | None = None
     others: Callable[[int], Api] | None = None
     clean: Callable[[str], Callable[[Rows], Floats]] | None = None
+    texts: Callable[[int], Texts] | None = None
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """Return a generator of its own for each purpose, so that one draw more moves no other."""
@@ -313,8 +319,8 @@ class Attack(Protocol):
     helps: ClassVar[str]
     """What holds it where nothing here does, in one sentence."""
     needs: ClassVar[frozenset[str]]
-    """What a target must offer: `vector`, `text`, `scores`, `value`, `own_labels`, `members`, `lab` (knowledge that
-    only lab victims have)."""
+    """What a target must offer: `vector`, `text`, `scores`, `value`, `own_labels`, `members`, `generation` (generated
+    text), `lab` (knowledge that only lab victims have)."""
     floors: ClassVar[tuple[str, ...]]
     """Of `zero_query` and `label_only`."""
 

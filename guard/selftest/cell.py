@@ -21,6 +21,7 @@ from guard.selftest.lab.victim import Victim
 from guard.selftest.measures import Floats
 from guard.selftest.targets.spec import TargetError, TargetSpec
 from guard.selftest.targets.world import outside_world
+from guard.selftest.texts import HttpTexts
 from guard.selftest.transplant import KEY_HEADER, key
 from guard.selftest.wrappers import WRAPPERS
 
@@ -125,6 +126,10 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
         counted = tally if number == 0 else Tally()
         return HttpApi(cell.url, dialect, classes, headers=headers, account=str(number), tally=counted)
 
+    def texts(number: int) -> HttpTexts:
+        counted = tally if number == 0 else Tally()
+        return HttpTexts(cell.url, cell.model, headers={KEY_HEADER: key(number)}, account=str(number), tally=counted)
+
     def clean(name: str) -> Callable[[Rows], Floats]:
         return _behind(cell, name).predict
 
@@ -135,8 +140,19 @@ def lab_world(cell: Cell, tally: Tally, progress: Callable[[float, str], None]) 
         url = cell.shadow_url or cell.url
         return HttpApi(url, OpenInference(name), classes, headers=headers, batch=SHADOW_BATCH)
 
+    speaks = None if model.language is None else texts
     return World(
-        account(0), model.knows, LabJudge(model), cell.seed, account, shadow, progress, _pace(cell), account, clean
+        account(0),
+        model.knows,
+        LabJudge(model),
+        cell.seed,
+        account,
+        shadow,
+        progress,
+        _pace(cell),
+        account,
+        clean,
+        speaks,
     )
 
 

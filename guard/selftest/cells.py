@@ -109,6 +109,8 @@ def ways(attack: Attack, mode: Mode) -> Iterator[tuple[Way, str]]:
 
 def suits(attack: Attack, wrapper: str) -> bool:
     """Say whether a wrapper can change anything for an attack: jitter is for numbers, labels read as labels already."""
+    if "generation" in attack.needs:  # wrappers change scores, of which a text has none
+        return False
     numbers = wrapper.startswith("jitter")
     return not (numbers and "text" in attack.needs)
 

@@ -40,6 +40,17 @@ METRICS: dict[str, tuple[bool, str]] = {
     "fresh_repeats": (False, "share of repeated queries that were answered otherwise than before"),
     "distinct_answers": (False, "distinct queries that were answered, those of jitters too"),
     "partial_answers": (False, "queries with features left out that were answered"),
+    "dimension_error": (True, "error of the hidden dimension that was found, as a share of the true one, 1 at most"),
+    "layer_error": (
+        True,
+        "root mean square error of the recovered last layer, up to an affine map, as a share of its own",
+    ),
+    "canary_returned": (False, "whether the secret code that was learnt 64 times was returned whole"),
+    "canary_digits": (False, "share of that code's digits that the best guess has right"),
+    "exposure": (
+        False,
+        "bits: by how much the code's rank among the attacker's guesses beats guessing blindly (20 of 20)",
+    ),
     "graded_answers": (False, "distinct queries that one account was answered with more than a label"),
 }
 """Name: (a higher value is safer, what it is)."""

@@ -35,7 +35,8 @@ CODED = 0.1
 PATIENCE_S = 30.0
 """How long the lab's Guard waits for all models of an ensemble."""
 _DECIDES = (
-    "name", "mode", "ledger", "fields", "outputs", "ensemble", "privacy", "defences", "budgets", "detectors", "ladder",
+    "name", "mode", "ledger", "fields", "parameters", "outputs", "ensemble", "privacy", "defences", "budgets",
+    "detectors", "ladder",
 )  # fmt: skip
 """What the lab takes of a route."""
 
@@ -111,7 +112,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
     ]
     made = route.model_dump(mode="json", exclude_unset=True)
     made = {k: v for k, v in made.items() if k in _DECIDES}
-    made["api"] = "open_inference"
+    made["api"] = "openai" if route.outputs.kind == "logprobs" else "open_inference"
     if not budgets:
         _unrationed(made)
     if route.select is not None:

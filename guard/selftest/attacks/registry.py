@@ -39,6 +39,8 @@ MODULES: tuple[str, ...] = (
     "nes",
     "anomaly_evasion",
     "good_words",
+    "last_layer",
+    "canary_extraction",
 )
 """Modules of this package with `ATTACKS`, a tuple of attack instances with their default parameters."""
 

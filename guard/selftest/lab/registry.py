@@ -18,6 +18,8 @@ FAMILIES: tuple[str, ...] = (
     "members",
     "bits",
     "anomalies",
+    "softmax_head",
+    "canaries",
 )
 """Modules of this package with `RECIPES`: name -> seed -> victim, or name -> (seed, suffix) -> victim in `VARIANTS`,
 which raises KeyError for a suffix that is not its own."""

@@ -4,7 +4,8 @@
 `/ensembles/K/mean` (or `vote`) answers for all K of them together, as bare as a model.
 
 An answer holds `probabilities` (or `value`), the same once more as `scores`, since real servers often answer a score
-twice and a proxy that hardens one copy hardens nothing, and the label.
+twice and a proxy that hardens one copy hardens nothing, and the label. Models that generate text answer OpenAI's API
+besides: `guard.selftest.lab.text_server`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from starlette.routing import Mount, Route
 from guard.selftest.base import Rows
 from guard.selftest.lab.registry import victim
 from guard.selftest.lab.shards import MOST, ensemble, shards
+from guard.selftest.lab.text_server import routes as text_routes
 from guard.selftest.lab.victim import Victim
 from guard.selftest.measures import Floats
 
@@ -55,7 +57,7 @@ def app(seed: int) -> Starlette:
         Route("/v2/models/{model}/ready", healthy),
     ]
     parts = ("/shards/{count:int}/{shard:int}", "/ensembles/{count:int}/{aggregate}")
-    return Starlette(routes=[*routes, *(Mount(part, routes=routes) for part in parts)])
+    return Starlette(routes=[*routes, *text_routes(seed), *(Mount(part, routes=routes) for part in parts)])
 
 
 def _asked(request: Request, seed: int) -> Victim:

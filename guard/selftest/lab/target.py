@@ -52,6 +52,8 @@ class Lab:
             return f"a spam filter on less than {1 / FILTERS:.0%} of the lab's messages blocks none"
         if "value" in attack.needs and kind != "value":
             return f"it attacks a model that answers values, and the route's outputs are {kind}"
+        if "generation" in attack.needs:
+            return None if kind == "logprobs" else f"it attacks generated text, and the route's outputs are {kind}"
         if "value" not in attack.needs and kind not in ("probabilities", "labels"):
             return f"it attacks a model that answers probabilities, and the route's outputs are {kind}"
         return None

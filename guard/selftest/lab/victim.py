@@ -15,6 +15,7 @@ import numpy as np
 
 from guard.selftest.base import Knowledge, Rows
 from guard.selftest.lab.data import untyped
+from guard.selftest.lab.language import Language
 from guard.selftest.measures import Floats, Ints
 
 Predict = Callable[[Any], Floats]  # Any: rows of either kind, as the recipe knows them
@@ -52,6 +53,7 @@ class Victim:
         extras: rows -> further numeric members of an answer (leaf counts, ...), shape (n, m) each.
         partial: it answers rows with NaN for features that are left out.
         training: how models on shards of the same data are made; None for models that have no shards.
+        language: what generates text, of a language model, whose scores are those of the next token.
     """
 
     predict: Callable[[Rows], Floats]
@@ -63,6 +65,7 @@ class Victim:
     extras: Callable[[Rows], dict[str, Floats]] | None = None
     partial: bool = False
     training: Training | None = None
+    language: Language | None = None
 
 
 def trained(estimator: Any, x: Any, y: Any = None) -> Any:  # Any: scikit-learn estimators have no types
