@@ -16,7 +16,7 @@ import os
 import ssl
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -69,6 +69,9 @@ class Loaded:
         expires_s: when the first certificate of the server's chain expires, in seconds since the epoch.
         authorities: digest of who may issue client certificates.
         warnings: what the operator should know.
+        chain: the server's certificate and its issuers', as PEM.
+        key: its private key, as PEM.
+        issuers: who may issue client certificates, as PEM; empty when clients are asked for none.
     """
 
     context: ssl.SSLContext
@@ -76,6 +79,9 @@ class Loaded:
     expires_s: float
     authorities: bytes
     warnings: tuple[str, ...]
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    issuers: bytes = field(repr=False)
 
 
 def load(tls: Tls) -> Loaded:
@@ -87,7 +93,7 @@ def load(tls: Tls) -> Loaded:
     warnings: list[str] = []
     chain, _ = _read(tls.cert)
     expires_s = _expiry(tls.cert, chain)
-    _, mode = _read(tls.key)
+    key, mode = _read(tls.key)
     if mode & 0o007:
         warnings.append(f"{tls.key} can be read by others (mode {mode:04o}): chmod 640 or 600")
     context, plain = _context(tls), _context(tls)
@@ -97,7 +103,8 @@ def load(tls: Tls) -> Loaded:
         if mode & 0o022:
             warnings.append(f"{tls.client_ca} can be written by others, who can so become any client")
         _ask_clients(context, tls.client_ca, authorities, required=tls.client_required)
-    return Loaded(context, plain, expires_s, hashlib.sha256(authorities).digest(), tuple(warnings))
+    digest = hashlib.sha256(authorities).digest()
+    return Loaded(context, plain, expires_s, digest, tuple(warnings), chain, key, authorities)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

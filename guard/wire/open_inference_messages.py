@@ -229,6 +229,11 @@ def model_ready(data: bytes) -> tuple[str, str] | None:
     return None if found is None else (found.name, found.version)
 
 
+def model_ready_request(name: str, version: str) -> bytes:
+    """Return what `model_ready` reads."""
+    return cast("bytes", _classes()["ModelReadyRequest"](name=name, version=version).SerializeToString())
+
+
 def health_service(data: bytes) -> str | None:
     """Return the service that a health check asks for; None when it is none."""
     found = cast("Any", _read("HealthCheckRequest", data))  # Any: same
