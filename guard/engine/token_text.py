@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from guard.defences.base import Scanner, TextDefence
+from guard.defences.base import Cleared, Scanner, TextDefence
 from guard.engine.token_scores import Placed
 
 _MOST_WAITING = 256
@@ -106,6 +106,7 @@ class Stage:
         "_final",
         "_held",
         "_left",
+        "_open",
         "_scanner",
         "_shift",
         "_upto",
@@ -124,6 +125,7 @@ class Stage:
         self._shift = 0  # from the count of characters that came to that of characters that left
         self._held: deque[Placed] = deque()
         self._back = ""
+        self._open = -1  # where a redaction ended that may go on
         self.ended = False
         self.redacted = 0
 
@@ -131,9 +133,7 @@ class Stage:
         """Take what is added, and return what goes on; sets `ended`."""
         if not self.enforced:
             if not self.ended:
-                cleared = self._scanner.feed(text, last=last)
-                self.redacted += max(len(cleared.redacted), cleared.ends)
-                self.ended = cleared.ends
+                self._count(self._scanner.feed(text, last=last))
             return text, tokens
         parts: list[str] = []
         out: list[Placed] = []
@@ -156,8 +156,7 @@ class Stage:
 
     def _feed(self, text: str, parts: list[str], out: list[Placed], *, last: bool) -> None:
         cleared = self._scanner.feed(text, last=last)
-        self.redacted += max(len(cleared.redacted), cleared.ends)
-        self.ended = cleared.ends
+        self._count(cleared)
         parts.append(cleared.text)
         self._upto = cleared.upto
         self._left += len(cleared.text)
@@ -179,6 +178,13 @@ class Stage:
             out.append(one)
         if self.ended:
             self._held.clear()
+
+    def _count(self, cleared: Cleared) -> None:
+        """Count redactions, of which a long one may come in parts."""
+        spans = cleared.redacted
+        self.redacted += max(len(spans) - bool(spans and spans[0][0] == self._open), cleared.ends)
+        self._open = spans[-1][1] if spans and spans[-1][1] == cleared.upto else -1
+        self.ended = cleared.ends
 
     def _parted(self, text: str) -> str:
         """Hold back, for the scanner behind this one, the text of a token of which only a part may leave."""

@@ -5,7 +5,8 @@ What learns from calibration answers is given some.
 
 A mechanism of differential privacy (`spends`) has a contract of its own where the others keep the model's label, take
 what a step before them has truncated, and pass over routes without scores: it changes labels on purpose, it stands
-first, and without scores it protects nothing.
+first, and without scores it protects nothing. One that looks at generated text (`TextDefence`) leaves scores as they
+are, and has laws of its own about text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from guard.defences import DEFENCES
-from guard.defences.base import Batch, Defence, Randomness, TextDefence, has_classes
+from guard.defences.base import (
+    DROPPED_LOGPROB,
+    Batch,
+    Cleared,
+    Defence,
+    Randomness,
+    Scanner,
+    TextDefence,
+    drop,
+    has_classes,
+)
 from guard.defences.dp_gaussian import DpGaussian
 from guard.defences.mechanism import Mechanism
 from guard.errors import InvariantError, UpstreamError
@@ -29,8 +40,10 @@ from guard.model.outputs import CLASS_KINDS, Kind
 from guard.policy.schema import AnyDefence
 from guard.privacy.events import parse, text
 from guard.privacy.filters import MOST, choose
+from tests.support.generated import Word
 from tests.support.mechanisms import Cryptographic, outputs_of
 from tests.support.randomness import Seeded
+from tests.support.scanning import SAID, keep_laws
 
 ALL_KINDS: tuple[Kind, ...] = ("probabilities", "logits", "logprobs", "value", "embedding", "labels")
 SIZES = [(0, 3), (1, 1), (1, 2), (1, 1000), (3, 1), (17, 2), (64, 10), (5, 1000)]
@@ -179,26 +192,30 @@ def treats_rows_independently(kind: str) -> None:
                 assert np.array_equal(run(spec, alone).scores[0], after[i])
 
 
-def marks_dropped_scores_as_zero(kind: str) -> None:
+def marks_dropped_scores_as_the_least(kind: str) -> None:
     for spec in variants(kind):
         for before in batches(spec):
             after = run(spec, before)
             if after.kept is not None:
-                assert not after.scores[~after.kept].any()
+                assert (after.scores[~after.kept] == dropped(before.kind)).all()
                 assert after.kept[np.arange(len(after.top)), after.top].all()
+
+
+def dropped(kind: Kind) -> float:
+    return DROPPED_LOGPROB if kind == "logprobs" else 0.0
 
 
 def works_on_a_truncated_batch(kind: str) -> None:
     for spec in variants(kind):
         for before in batches(spec):
             k = before.scores.shape[1]
-            if before.kind == "probabilities" and k > 2:
+            if before.kind in ("probabilities", "logprobs") and k > 2:
                 kept = before.scores >= np.partition(before.scores, k - 2, axis=1)[:, k - 2, None]
-                cut = Batch(before.scores * kept, before.top, before.kind, False, kept)
+                cut = Batch(drop(before.scores, kept, before.kind), before.top, before.kind, False, kept)
                 after = run(spec, cut)
                 assert after.kept is not None
                 assert not (after.kept & ~kept).any()
-                assert not after.scores[~kept].any()
+                assert (after.scores[~kept] == dropped(before.kind)).all()
                 assert np.array_equal(after.scores.argmax(axis=1), after.top)
 
 
@@ -215,7 +232,6 @@ def suits_routes_that_answer_labels(kind: str) -> None:
     # But for what is about no classes, and what would be relied on to change labels, which it does by their scores.
     spec = DEFENCES[kind]
     serves = bool(spec.suits & CLASS_KINDS) and getattr(spec, "keep_argmax", True)
-    serves &= not issubclass(spec, TextDefence)
     assert ("labels" in spec.suits) == serves
 
 
@@ -363,7 +379,7 @@ CHECKS: list[Callable[[str], None]] = [
     answers_finite_numbers,
     is_a_function_of_its_arguments,
     treats_rows_independently,
-    marks_dropped_scores_as_zero,
+    marks_dropped_scores_as_the_least,
     rejects_kinds_that_it_does_not_suit,
     round_trips_through_yaml,
     refuses_unknown_fields,
@@ -372,8 +388,41 @@ CHECKS: list[Callable[[str], None]] = [
 ]
 
 
+def leaves_scores_alone(kind: str) -> None:
+    for spec in variants(kind):
+        for before in batches(spec):
+            assert run(spec, before) is before
+        assert not spec.random
+        assert not spec.coarsens
+        assert spec.suits == {"logprobs"}
+
+
+def keeps_the_laws_of_scanners(kind: str) -> None:
+    for spec in variants(kind):
+        assert isinstance(spec, TextDefence)
+        for before in ("", "my key is AKIAIOSF", "Pay with 4111 1111"):
+            keep_laws(spec, SAID, before)
+
+
+def takes_something_out_and_leaves_the_rest(kind: str) -> None:
+    spec = next(variants(kind))
+    assert isinstance(spec, TextDefence)
+    assert spec.scanner("").feed(SAID, last=True).redacted
+    plain = "Nothing of this need be hidden: 3 eggs, a pint of milk, and flour.\n"
+    assert spec.scanner("").feed(plain, last=True) == Cleared(plain, len(plain))
+
+
+TEXTS: list[Callable[[str], None]] = [
+    leaves_scores_alone,
+    keeps_the_laws_of_scanners,
+    takes_something_out_and_leaves_the_rest,
+    learns_from_calibration_answers_alone,
+]
+
+
 def checks(kind: str) -> list[Callable[[str], None]]:
-    return CHECKS + (SPENDING if DEFENCES[kind].spends else KEEPING)
+    spec = DEFENCES[kind]
+    return CHECKS + (TEXTS if issubclass(spec, TextDefence) else SPENDING if spec.spends else KEEPING)
 
 
 @pytest.mark.parametrize(
@@ -394,3 +443,35 @@ class Leaking(DpGaussian, frozen=True):
 def test_a_mechanism_that_leaks_bits_below_its_grid_is_caught() -> None:
     with pytest.raises(AssertionError):
         forgets(Leaking(noise_multiplier=20.0))
+
+
+def test_the_toy_scanner_of_the_tests_keeps_the_laws() -> None:
+    for spec in (Word(), Word(redaction=""), Word(ends=True)):
+        keep_laws(spec, "a SECRE SECRET SECSECRETS\N{EURO SIGN} SECRET", "the SEC")
+
+
+class Hasty(Word, frozen=True):
+    """A faulty text defence: it looks at each piece by itself."""
+
+    def scanner(self, before: str) -> Scanner:
+        del before
+        return HastyScanner()
+
+
+class HastyScanner:
+    def __init__(self) -> None:
+        self.fed = 0
+
+    def feed(self, text: str, *, last: bool) -> Cleared:
+        begin, self.fed = self.fed, self.fed + len(text)
+        found = text.find("SECRET")
+        spans = () if found < 0 else ((begin + found, begin + found + 6),)
+        return Cleared(text.replace("SECRET", "[-]"), self.fed, spans)
+
+    def completes(self, token: str) -> bool:
+        return token == "SECRET"
+
+
+def test_a_scanner_that_is_blind_between_pieces_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        keep_laws(Hasty(), "a SECRET b", "")

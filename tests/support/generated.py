@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from guard.defences.base import Cleared, Defence, TextDefence
+from guard.defences.base import Cleared, Defence, Scanner, TextDefence
 from guard.engine.generation import Generation
 from guard.engine.randomness import QueryNoise
 from guard.model.outputs import Outputs
@@ -59,7 +59,7 @@ class Word(TextDefence, frozen=True):
     ends: bool = False
     word: str = "SECRET"
 
-    def scanner(self, before: str) -> WordScanner:
+    def scanner(self, before: str) -> Scanner:
         return WordScanner(self.redaction, self.word, before, ends=self.ends)
 
 

@@ -27,6 +27,9 @@ class Cryptographic:
     def constant(self, name: bytes) -> float:
         raise AssertionError("a secret number is no noise of differential privacy")
 
+    def own(self, name: bytes, size: int) -> bytes:
+        raise AssertionError("secret bytes are no noise of differential privacy")
+
 
 def outputs_of(kind: Kind, columns: int) -> Outputs:
     """Outputs of any kind: values from -10 to 10, embeddings up to a norm of 10."""

@@ -5,6 +5,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from guard.defences.base import Cleared, Scanner
 from guard.defences.noise import Noise
 from guard.defences.round import Round
 from guard.errors import UpstreamError
@@ -111,6 +112,33 @@ def test_in_shadow_an_end_is_counted_and_nothing_ends() -> None:
     assert got.text == "my SECRET is"
     assert not got.generation.ended
     assert got.generation.report().shadow_redacted == 1
+
+
+class Spelling(Word, frozen=True):
+    """Takes out SECRET as it comes: of a long secret, one that does not wait for its end."""
+
+    def scanner(self, before: str) -> Scanner:
+        return Speller()
+
+
+class Speller:
+    def __init__(self) -> None:
+        self.fed = 0
+
+    def feed(self, text: str, *, last: bool) -> Cleared:
+        at, self.fed = self.fed, self.fed + len(text)
+        return Cleared("", self.fed, ((at, self.fed),)) if text.isupper() else Cleared(text, self.fed)
+
+    def completes(self, token: str) -> bool:
+        return token.isupper()
+
+
+def test_a_redaction_in_parts_is_counted_once() -> None:
+    got = client(Spelling())
+    for text in ("a", "SEC", "RE", "T", "b", "SEC", "RET"):
+        got.say(text)
+    assert got.text == "ab"
+    assert got.generation.report().redacted == 2
 
 
 # Tokens beside their text
