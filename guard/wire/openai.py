@@ -53,6 +53,8 @@ class Openai:
     """
 
     name: ClassVar[str] = "openai"
+    closed_get: ClassVar[tuple[str, ...]] = _CLOSED_GET
+    closed_post: ClassVar[tuple[str, ...]] = _CLOSED_POST
     reader: Reader
 
     @cached_property
@@ -62,8 +64,8 @@ class Openai:
         return (
             *opened.values(),
             Endpoint("GET", "/health", "status"),
-            *(Endpoint("GET", path, "closed") for path in _CLOSED_GET),
-            *(Endpoint("POST", path, "closed") for path in _CLOSED_POST if path not in opened),
+            *(Endpoint("GET", path, "closed") for path in self.closed_get),
+            *(Endpoint("POST", path, "closed") for path in dict.fromkeys(self.closed_post) if path not in opened),
         )
 
     @cached_property

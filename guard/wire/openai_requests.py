@@ -25,7 +25,7 @@ _PLAIN = (
     *("stream_options.include_obfuscation", "stream_options.continuous_usage_stats"),
     *("min_tokens", "ignore_eos", "stop_token_ids", "skip_special_tokens", "spaces_between_special_tokens"),
     *("include_stop_str_in_output", "priority", "samplers", "t_max_predict_ms"),
-    *("guided_decoding_backend", "guided_whitespace_pattern"),
+    *("guided_decoding_backend", "guided_whitespace_pattern", "truncate_prompt_tokens", "cache_salt"),
 )
 _SAMPLING = (
     *("temperature", "seed", "n", "top_p", "top_k", "min_p", "typical_p", "top_n_sigma", "xtc_probability"),
@@ -89,6 +89,9 @@ def apply_rules(rules: Rules, document: Json) -> Asked:
         del document["response_format"]  # the default, said
     asked = rules.apply(document)
     values = asked.values
+    if "prompt_logprobs" in values:
+        # Whatever the policy says: they stand by token number, and in no text that could be looked through.
+        raise ClientError("prompt_logprobs is not let through", code="unsupported_parameter", path="prompt_logprobs")
     if "logprobs" not in values:
         if document.pop("top_logprobs", None) is not None:
             asked.changed = True
@@ -160,6 +163,8 @@ def most_of(asked: Asked, prompts: int, prompt_bytes: int) -> Most:
         raise ClientError("n must be at least 1", path="n")
     length = max(asked.number("max_tokens", -1), -1)
     tokens = prompts * max(n, best_of) * max(length, 0)
+    if "echo" in asked.values and length >= 0:
+        tokens += prompt_bytes * n
     if "logprobs" not in asked.values:
         return Most(prompts * n, tokens, 0)
     each = 1 + max(asked.number("top_logprobs", 0), 0)

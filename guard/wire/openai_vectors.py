@@ -53,12 +53,13 @@ class Embeddings:
 
     Args:
         reader: the route's.
-        known: the request's members.
+        member: where a vector stands in its entry.
     """
 
-    def __init__(self, reader: Reader, known: tuple[Known, ...] = EMBEDDING_MEMBERS) -> None:
+    def __init__(self, reader: Reader, member: Literal["embedding", "data"] = "embedding") -> None:
         self._reader = reader
-        self._rules = Rules(reader, known, {})
+        self._member = member
+        self._rules = Rules(reader, EMBEDDING_MEMBERS, {})
 
     def read(self, call: Call) -> Reading:
         """Decode a request: a row an input.
@@ -84,13 +85,14 @@ class Embeddings:
         """
         rows, asked = reading.queries.rows, cast("Vectors", reading.document)
         data = by_index(document.get("data"), rows)
-        scores = matrix_of([_vector(one.get("embedding", one.get("data"))) for one in data])
-        fresh: list[Json] = [{"object": "embedding", "index": i, "embedding": None} for i in range(rows)]
+        scores = matrix_of([_vector(one.get(self._member)) for one in data])
+        kind = "embedding" if self._member == "embedding" else "pooling"
+        fresh: list[Json] = [{"object": kind, "index": i, self._member: None} for i in range(rows)]
         shown: Json = {**named(document), "object": "list", "data": fresh}
         usage = usage_of(document)
         if usage is not None:
             shown["usage"] = usage
-        write = partial(_write, fresh, asked.form)
+        write = partial(_write, fresh, self._member, asked.form)
         write(Release(scores))
         return Answer(rows, shown, [Prediction("embedding", scores, write)])
 
@@ -131,9 +133,9 @@ def matrix_of(vectors: list[Floats]) -> Floats:
     return np.array(vectors)
 
 
-def _write(fresh: list[Json], form: Form, release: Release) -> None:
+def _write(fresh: list[Json], member: str, form: Form, release: Release) -> None:
     for one, row in zip(fresh, release.scores, strict=True):
-        one["embedding"] = b64encode(row.astype("<f4").tobytes()).decode() if form == "base64" else row.tolist()
+        one[member] = b64encode(row.astype("<f4").tobytes()).decode() if form == "base64" else row.tolist()
 
 
 class Moderations:

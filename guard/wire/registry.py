@@ -17,6 +17,7 @@ _CLASSES = {
     "sagemaker": "Sagemaker",
     "huggingface": "Huggingface",
     "openai": "Openai",
+    "vllm": "Vllm",
     "ollama": "Ollama",
     "tgi": "Tgi",
     "tei": "Tei",
