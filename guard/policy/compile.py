@@ -18,6 +18,7 @@ from guard.errors import PolicyError, Problem
 from guard.policy.contradictions import (
     check_headers,
     check_ledgers,
+    check_opened,
     check_route,
     meets,
     warn_policy,
@@ -85,7 +86,7 @@ def compile_policy(
     problems += unpriced
     warnings += warn_policy(policy)
     warnings += warn_unreached(routes)
-    problems += check_ledgers(policy) + check_shared(policy) + check_headers(policy)
+    problems += check_ledgers(policy) + check_shared(policy) + check_headers(policy) + check_opened(routes)
     if problems:
         raise PolicyError(problems)
     for one, made in zip(sound, routes, strict=True):

@@ -226,6 +226,15 @@ def _warn_unnamed(policy: Policy) -> list[Problem]:
     return [Problem("budgets are per client, but clients are told apart by address only", "identity", hint=hint)]
 
 
+def check_opened(routes: list[RoutePlan]) -> list[Problem]:
+    """Refuse a policy that opens nothing: its routes' APIs answer none of the kinds that they are for."""
+    if not routes or any(open_.endpoint.access == "scoring" for route in routes for open_ in route.endpoints):
+        return []
+    kinds = " and no ".join(dict.fromkeys(route.outputs.kind for route in routes))
+    hint = "another API (api: or --api), or outputs of a kind that it answers; --policy llm is for language models"
+    return [Problem(f"{routes[0].api} answers no {kinds}, so no route opens anything", "routes", hint=hint)]
+
+
 def warn_unreached(routes: list[RoutePlan]) -> list[Problem]:
     """Name routes whose every scoring endpoint an earlier route takes whole."""
     warnings: list[Problem] = []

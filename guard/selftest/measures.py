@@ -40,6 +40,7 @@ METRICS: dict[str, tuple[bool, str]] = {
     "fresh_repeats": (False, "share of repeated queries that were answered otherwise than before"),
     "distinct_answers": (False, "distinct queries that were answered, those of jitters too"),
     "partial_answers": (False, "queries with features left out that were answered"),
+    "graded_answers": (False, "distinct queries that one account was answered with more than a label"),
     "dimension_error": (True, "error of the hidden dimension that was found, as a share of the true one, 1 at most"),
     "layer_error": (
         True,
@@ -51,7 +52,6 @@ METRICS: dict[str, tuple[bool, str]] = {
         False,
         "bits: by how much the code's rank among the attacker's guesses beats guessing blindly (20 of 20)",
     ),
-    "graded_answers": (False, "distinct queries that one account was answered with more than a label"),
 }
 """Name: (a higher value is safer, what it is)."""
 

@@ -19,10 +19,13 @@ from guard.policy.load import load_plan, load_policy
 from guard.policy.plan import Plan
 from guard.policy.presets import preset_directory, preset_names
 from guard.proxy.admin_console import FILES
-from guard.wire.registry import API_NAMES
+from guard.wire.registry import API_NAMES, TEXT_APIS
 
 PRESETS = ("observe", "balanced", "strict", "label-only", "private-ensemble", "llm")
+SCORES = PRESETS[:-1]
 APIS = tuple(api for api in API_NAMES if api != "json")
+NO_CLASSES = ("ollama", "tgi")
+"""APIs that answer no probabilities."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,8 +33,8 @@ def plan_of(preset: str, api: str) -> Plan:
     return load_plan(preset, api=api, env={})
 
 
-def explained(plan: Plan, answer: bytes | None = None) -> Explanation:
-    route = plan.routes[0]
+def explained(plan: Plan, answer: bytes | None = None, number: int = 0) -> Explanation:
+    route = plan.routes[number]
     path, bodies = sample_path(route, None), sample(route)
     assert path is not None
     assert bodies is not None
@@ -45,9 +48,9 @@ def test_the_presets_are_these() -> None:
     assert set(preset_names()) == set(PRESETS)
 
 
-@pytest.mark.parametrize("api", APIS)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_compiles_and_runs_with_every_api(preset: str, api: str) -> None:
+@pytest.mark.parametrize("api", [api for api in APIS if api not in NO_CLASSES])
+@pytest.mark.parametrize("preset", SCORES)
+def test_every_preset_of_scores_compiles_and_runs_with_every_api_that_answers_any(preset: str, api: str) -> None:
     result = explained(plan_of(preset, api))
     assert result.refused is None
     assert result.route == "default"
@@ -56,7 +59,35 @@ def test_every_preset_compiles_and_runs_with_every_api(preset: str, api: str) ->
         assert result.after == result.before
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("api", NO_CLASSES)
+@pytest.mark.parametrize("preset", SCORES)
+def test_a_preset_of_scores_is_refused_with_an_api_that_answers_none(preset: str, api: str) -> None:
+    with pytest.raises(PolicyError, match="so no route opens anything") as caught:
+        plan_of(preset, api)
+    assert "--policy llm" in caught.value.problems[0].hint
+
+
+@pytest.mark.parametrize("api", sorted(TEXT_APIS))
+def test_llm_compiles_and_runs_on_every_route_that_an_api_of_language_models_opens(api: str) -> None:
+    plan = plan_of("llm", api)
+    opened = [i for i, route in enumerate(plan.routes) if any(o.endpoint.access == "scoring" for o in route.endpoints)]
+    assert opened
+    for number in opened:
+        result = explained(plan, number=number)
+        assert result.refused is None
+        assert result.route == plan.routes[number].name
+        assert result.after
+    assert [warning.path for warning in plan.warnings] == ["identity"]
+
+
+@pytest.mark.parametrize("api", [api for api in APIS if api not in TEXT_APIS])
+def test_llm_with_an_api_of_scores_is_refused_with_the_apis_that_it_is_for(api: str) -> None:
+    with pytest.raises(PolicyError, match="no language model's API") as caught:
+        plan_of("llm", api)
+    assert all("openai" in problem.hint for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("preset", SCORES)
 def test_every_preset_works_with_selectors(preset: str, tmp_path: Path) -> None:
     select = '{queries: "$.x[*]", scores: "$.y[*]"}'
     text = f"extends: {preset}\nroutes: [{{api: json, match: {{path: /p}}, select: {select}}}]\n"
@@ -76,7 +107,7 @@ def test_other_outputs_get_an_error_that_names_the_edit(preset: str, kind: str, 
     assert all(problem.hint and problem.line for problem in caught.value.problems)
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "private-ensemble"])
+@pytest.mark.parametrize("preset", ["observe", "balanced", "strict", "label-only"])
 def test_every_preset_of_a_single_model_works_for_one_that_answers_labels(preset: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     text = (preset_directory() / ("balanced" if preset == "observe" else preset)).with_suffix(".yaml").read_text()
