@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guard.cli.common import add_option, add_switch
-from guard.cli.upstreams import add_upstreams
+from guard.cli.upstreams import Models, add_upstreams, check_own
 from guard.telemetry.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
+    from guard.proxy.grpc_front import Grpc
     from guard.proxy.tls import Tls
     from guard.telemetry.tracing import TraceOptions
 
@@ -33,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser, admin: str = "127.0.0.1:9001") 
     )
     add_upstreams(parser)
     add_option(parser, "--listen", default="127.0.0.1:9000", help="address of the data listener (default: %(default)s)")
+    add_option(parser, "--grpc-listen", help="serve Open Inference over gRPC on this address; needs the [grpc] extra")
     add_option(
         parser,
         "--admin",
@@ -153,6 +155,26 @@ def tls_of(args: argparse.Namespace) -> Tls | None:
         raise ValueError("--tls-client-required needs --tls-client-ca")
     authority = Path(given["client_ca"]) if given["client_ca"] else None
     return Tls(Path(given["cert"]), Path(given["key"]), authority, args.tls_client_required)
+
+
+def grpc_of(args: argparse.Namespace, models: Models) -> Grpc | None:
+    """Return where gRPC is served; None for nowhere.
+
+    Raises:
+        ValueError: an option lacks the other one.
+        GuardError: the extra is not installed.
+    """
+    if not args.grpc_listen or not models:
+        if args.grpc_listen or models:
+            raise ValueError("gRPC needs both --grpc-listen and --grpc-upstream")
+        return None
+    from guard.proxy.grpc_front import Grpc
+    from guard.proxy.grpc_listener import check_installed
+
+    check_installed()
+    listen = address(args.grpc_listen, "--grpc-listen")
+    check_own(models, listen, "--grpc-listen")
+    return Grpc(listen, models)
 
 
 def tracing_of(args: argparse.Namespace, scheme: str) -> TraceOptions | None:

@@ -22,6 +22,8 @@ _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})=(.*)")
 _MOST_MODELS = 4096
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _PORTS = {"http": 80, "https": 443}
+_GRPC_PORTS = {"grpc": 0, "grpcs": 0}
+"""gRPC has no port of its own: one must be named."""
 
 
 def add_upstreams(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,12 @@ def add_upstreams(parser: argparse.ArgumentParser) -> None:
         "--upstream-file",
         metavar="FILE",
         help="file with one NAME=URL a line instead; # begins a comment [GUARD_UPSTREAM_FILE]",
+    )
+    parser.add_argument(
+        "--grpc-upstream",
+        action="append",
+        metavar="[NAME=]URL",
+        help="grpc://HOST:PORT of the model server, or grpcs:// for TLS; several as --upstream [GUARD_GRPC_UPSTREAM]",
     )
 
 
@@ -55,8 +63,22 @@ def upstreams_of(args: argparse.Namespace, env: Mapping[str, str] = os.environ) 
     return read(_lines(Path(file)) if file else given)
 
 
-def read(texts: list[str]) -> Models:
+def grpc_upstreams_of(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> Models:
+    """Return the models that `--grpc-upstream` names, or else the environment; empty when neither names one.
+
+    Raises:
+        ValueError: what they name cannot be used.
+    """
+    given = list[str](args.grpc_upstream or ()) or env.get("GUARD_GRPC_UPSTREAM", "").replace(",", " ").split()
+    return read(given, "--grpc-upstream")
+
+
+def read(texts: list[str], option: str = "--upstream") -> Models:
     """Read `URL` or `NAME=URL` texts.
+
+    Args:
+        texts: of `option`, which says what their schemes may be.
+        option: `--upstream` or `--grpc-upstream`.
 
     Raises:
         ValueError: one is neither, several are not all named, or a name or a server stands there twice.
@@ -69,30 +91,31 @@ def read(texts: list[str]) -> Models:
     servers: dict[tuple[str, int, str], str] = {}
     for text in texts:
         name, url = _split(text)
-        server = _server(url)
+        server = _server(url, option)
         if len(texts) > 1 and not name:
-            raise ValueError(f"--upstream {url} needs a name among several: NAME={url}")
+            raise ValueError(f"{option} {url} needs a name among several: NAME={url}")
         if name in names:
-            raise ValueError(f"--upstream {name} is named twice")
+            raise ValueError(f"{option} {name} is named twice")
         if server in servers:
-            raise ValueError(f"--upstream {name} is the same server as {servers[server]}: its shard would count twice")
+            raise ValueError(f"{option} {name} is the same server as {servers[server]}: its shard would count twice")
         names.add(name)
         servers[server] = name
         models.append((name, url))
     if len(models) > _MOST_MODELS:
-        raise ValueError(f"--upstream names {len(models)} models; at most {_MOST_MODELS} can be asked")
+        raise ValueError(f"{option} names {len(models)} models; at most {_MOST_MODELS} can be asked")
     return tuple(models)
 
 
-def check_own(models: Models, listen: tuple[str, int]) -> None:
+def check_own(models: Models, listen: tuple[str, int], option: str = "--listen") -> None:
     """Refuse Guard's own address among the models.
 
     Raises:
         ValueError: it is.
     """
     own = (_host(listen[0]), listen[1])
-    if any(_server(url)[:2] == own for _, url in models):
-        raise ValueError("--upstream is Guard's own --listen address: requests would go round in circles")
+    asked = option.replace("listen", "upstream")
+    if any(_server(url, asked)[:2] == own for _, url in models):
+        raise ValueError(f"{asked} is Guard's own {option} address: requests would go round in circles")
 
 
 def shown(models: Models) -> str:
@@ -109,23 +132,23 @@ def _lines(file: Path) -> list[str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    named = None if text.startswith(("http://", "https://")) else _NAMED.fullmatch(text)
+    named = None if text.startswith(("http://", "https://", "grpc://", "grpcs://")) else _NAMED.fullmatch(text)
     return ("", text) if named is None else (named[1], named[2])
 
 
-def _server(url: str) -> tuple[str, int, str]:
+def _server(url: str, option: str = "--upstream") -> tuple[str, int, str]:
     """Return host, port and base path, the same for every spelling of one server.
 
     Raises:
         ValueError: it is no URL of a server.
     """
-    parts = _parts(url)
+    parts, ports = _parts(url), _PORTS if option == "--upstream" else _GRPC_PORTS
     try:
-        port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+        port = ports.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         port = 0
-    if parts.scheme not in _PORTS or not parts.hostname or not port:
-        raise ValueError(f"--upstream must be http://HOST:PORT or https://HOST:PORT, got {url}")
+    if parts.scheme not in ports or not parts.hostname or not port:
+        raise ValueError(f"{option} must be {'://HOST:PORT or '.join(ports)}://HOST:PORT, got {url}")
     return _host(parts.hostname), port, parts.path.rstrip("/")
 
 

@@ -49,6 +49,8 @@ class DataApp:
         self.metrics = metrics
         self.clock = clock
         self.in_flight = 0
+        self.beside: Callable[[], int] = lambda: 0
+        """Gives the requests in flight that another listener serves, which count too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -99,7 +101,7 @@ class DataApp:
             return self.refuse(active, Denied("this endpoint is closed", code="closed", status=404)), True
         route = active.transparent if matched is None else matched.route
         try:
-            if self.in_flight > active.plan.limits.concurrency:
+            if self.in_flight + self.beside() > active.plan.limits.concurrency:
                 raise StateError("too many requests in flight", code="overloaded", retry_after_s=1)
             body = await read_body(scope, headers, receive, active)
             query = cast("bytes", scope["query_string"])

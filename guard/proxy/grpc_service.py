@@ -67,10 +67,19 @@ class GrpcService:
         clock: time.
         upstream: the models.
         certified: clients are asked for certificates.
+        beside: requests in flight that other listeners serve.
     """
 
     def __init__(
-        self, plans: Plans, handler: Handler, metrics: Metrics, clock: Clock, upstream: Upstreams, *, certified: bool
+        self,
+        plans: Plans,
+        handler: Handler,
+        metrics: Metrics,
+        clock: Clock,
+        upstream: Upstreams,
+        *,
+        certified: bool,
+        beside: Callable[[], int] = lambda: 0,
     ) -> None:
         self._plans = plans
         self._handler = handler
@@ -88,6 +97,7 @@ class GrpcService:
         }
         self._readers: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._beside = beside
         self.in_flight = 0
 
     def rpc(self, method: str) -> Serve:
@@ -111,7 +121,7 @@ class GrpcService:
 
     async def _unary(self, context: Context, answer: Answer) -> None:
         rpc, active = self._begin(context), self._plans.current
-        if self.in_flight >= active.plan.limits.concurrency:
+        if self._full(active):
             await self._send(context, self._refused(active, rpc, overloaded()))
             return
         self.in_flight += 1
@@ -124,6 +134,9 @@ class GrpcService:
             await self._send(context, found)
         finally:
             self.in_flight -= 1
+
+    def _full(self, active: Active) -> bool:
+        return self.in_flight + self._beside() >= active.plan.limits.concurrency
 
     def _begin(self, context: Context) -> Rpc:
         rpc = rpc_of(context, self._clock.monotonic_s(), certified=self._certified)
@@ -280,7 +293,7 @@ class GrpcService:
         if before is not None:
             await asyncio.wait([before])
         active, id_ = self._plans.current, "" if message is None else message.id
-        if self.in_flight >= active.plan.limits.concurrency:
+        if self._full(active):
             found = self._refused(active, rpc, overloaded())
         else:
             self.in_flight += 1

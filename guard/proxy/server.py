@@ -21,9 +21,11 @@ from guard.proxy.app import DataApp
 from guard.proxy.audit import open_audit
 from guard.proxy.clients import RecentClients
 from guard.proxy.decisions import policy_of
+from guard.proxy.fronts import Address, Fronts, Ways
+from guard.proxy.grpc_front import Grpc, check_grpc, open_listener, open_models
 from guard.proxy.handler import Handler
 from guard.proxy.listener import COMMON, Listener, bind
-from guard.proxy.models import adjust, check_models, open_upstreams, upstream_ready
+from guard.proxy.models import adjust, check_models, open_upstreams
 from guard.proxy.observers import Observers
 from guard.proxy.plans import Active, Plans
 from guard.proxy.protocol import bounded, sweep_forever
@@ -36,7 +38,6 @@ from guard.telemetry.metrics import Metrics
 from guard.telemetry.recorder import Recorder
 from guard.telemetry.tls_metrics import TlsMetrics
 from guard.telemetry.tracing import TraceOptions, open_tracer
-from guard.upstream.ensemble import Upstreams
 
 log = logging.getLogger("guard")
 
@@ -74,13 +75,14 @@ class Settings:
     """Where things listen and live; none of it is policy.
 
     Args:
-        upstreams: (name, URL) of every model server; one alone may have an empty name.
+        upstreams: (name, URL) of every model server; one alone may have an empty name. None: nothing is served over
+            HTTP.
         listen: (host, port) of the data listener; port 0 takes a free one.
         admin: (host, port) of the admin listener, or None for none.
         state: `memory:`, `sqlite:PATH` or `redis://...`.
         secret_file: file that holds the noise secret; None for `GUARD_SECRET` or a generated one.
         load: loads and compiles the policy; is given the salt of what detectors hash.
-        ready: called with the two bound addresses once both listeners accept.
+        ready: called with the bound addresses (data, admin, gRPC) once all listeners accept.
         test_clock: file that moves the wall clock, for the self-test; None in production.
         audit: `file:PATH`, `stdout` or `syslog:ADDRESS` that decisions and events are put down in; None for the log
             alone.
@@ -91,6 +93,7 @@ class Settings:
         admin_token: secret that callers of the admin listener must bring; None for none.
         tracing: send OpenTelemetry traces; None for none.
         report: the last self-test's JSON report, for the console.
+        grpc: serve gRPC too, or alone; None for not.
     """
 
     upstreams: tuple[tuple[str, str], ...]
@@ -99,7 +102,7 @@ class Settings:
     state: str
     secret_file: Path | None
     load: Callable[[bytes], Active]
-    ready: Callable[[tuple[str, int], tuple[str, int] | None], None]
+    ready: Callable[[Address, Address, Address], None]
     test_clock: Path | None = None
     audit: str | None = None
     record: Path | None = None
@@ -109,6 +112,7 @@ class Settings:
     admin_token: str | None = None
     tracing: TraceOptions | None = None
     report: Path | None = None
+    grpc: Grpc | None = None
 
 
 async def serve(settings: Settings) -> None:
@@ -123,22 +127,23 @@ async def serve(settings: Settings) -> None:
     secret = load_secret(settings.state, settings.secret_file)
     salt = derived(secret, b"guard detectors")
     active = settings.load(salt)
-    check_models(active.plan, len(settings.upstreams))
+    _check(settings, active.plan)
 
     def reloaded(ok: bool, message: str) -> None:
         _reloaded(metrics, plans, ok, message)
-        adjust(upstream, plans.current.plan)
+        for way in ways.every:
+            adjust(way, plans.current.plan)
         handler.watching.adopt(plans.current.plan)
         if ok and handler.audit is not None:
             handler.audit.add(policy_of(plans.current.plan, clock.wall_s()))
         config.timeout_graceful_shutdown = drain_s(plans.current.plan.limits)
 
-    plans = Plans(lambda: settings.load(salt), reloaded, active, lambda plan: _accept(plan, upstream, handler))
+    plans = Plans(lambda: settings.load(salt), reloaded, active, lambda plan: _accept(plan, settings, handler))
     _announce(active, metrics)
-    listener = bind(*settings.listen)
+    listener = bind(*settings.listen) if settings.upstreams else None
     admin_listener = bind(*settings.admin) if settings.admin is not None else None
     state = open_state(settings.state)
-    upstream = open_upstreams(settings.upstreams, active.plan)
+    ways = _ways(settings, active.plan)
     clients = RecentClients()
     clock = SystemClock() if settings.test_clock is None else MovedClock(settings.test_clock)
     observers = Observers(
@@ -147,25 +152,27 @@ async def serve(settings: Settings) -> None:
         recording=_recording(settings, secret, metrics),
     )
     shared = settings.state.startswith("redis")
-    handler = Handler(state, upstream, clock, secret, metrics, clients, observers, shared=shared)
+    handler = Handler(state, ways.every[0], clock, secret, metrics, clients, observers, shared=shared)
     handler.watching.adopt(active.plan)
     app = _data_app(plans, handler, metrics, clock)
     config = uvicorn.Config(app, http=bounded(lambda: plans.current.plan.limits), **COMMON)
     config.timeout_graceful_shutdown = drain_s(active.plan.limits)
     server = Listener(config)
-    stop, sockets = [server], [listener]
+    page = None
     if admin_listener is not None:
-        stop.append(_admin_page(plans, metrics, state, upstream, handler, settings))
-        sockets.append(admin_listener)
+        page = _admin_page(plans, metrics, state, ways, handler, settings), admin_listener
+    certificates = _certificates(settings, metrics, plans)
+    grpc = open_listener(settings.grpc, ways.grpc, plans, handler, app, certificates)
+    fronts = Fronts((server, listener), page, grpc)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stop)
+        loop.add_signal_handler(number, fronts.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: _hang_up(plans))
     background = [
         asyncio.create_task(kept(plans.watch)),
         asyncio.create_task(kept(lambda: sweep_forever(server.server_state.connections))),
         asyncio.create_task(kept(handler.watching.run)),
-        *_secured(settings, metrics, plans, stop),
+        *_secured(certificates, plans, server, page[0] if page is not None and settings.admin_tls else None),
         asyncio.create_task(kept(metrics.watch_loop)),
     ]
     try:
@@ -173,12 +180,13 @@ async def serve(settings: Settings) -> None:
         # What start-up made stays; collections need not walk it again.
         gc.collect()
         gc.freeze()
-        settings.ready(listener.getsockname()[:2], admin_listener.getsockname()[:2] if admin_listener else None)
-        await asyncio.gather(*[one.serve(sockets=[sock]) for one, sock in zip(stop, sockets, strict=True)])
+        await fronts.start()
+        settings.ready(*fronts.addresses)
+        await fronts.serve()
     finally:
         for task in background:
             task.cancel()
-        await _close(handler, upstream, state)
+        await _close(handler, ways, state)
 
 
 async def kept(work: Callable[[], Awaitable[None]], rest_s: float = 1.0) -> None:
@@ -198,26 +206,57 @@ async def kept(work: Callable[[], Awaitable[None]], rest_s: float = 1.0) -> None
         await asyncio.sleep(rest_s)
 
 
-def _secured(settings: Settings, metrics: Metrics, plans: Plans, servers: list[Listener]) -> list[asyncio.Task[None]]:
-    """Serve HTTPS where that was asked for: the data listener, which comes first, and the admin listener.
+def _certificates(settings: Settings, metrics: Metrics, plans: Plans) -> Certificates | None:
+    """Return the certificates to serve with; None for plain text.
 
     Raises:
-        GuardError: the certificates cannot be used.
+        GuardError: they cannot be used.
     """
     for text in unasked(plans.current.plan.policy.identity, settings.tls):
         log.warning("%s", text)
-    if settings.tls is None:
+    return None if settings.tls is None else Certificates(settings.tls, TlsMetrics(metrics.registry))
+
+
+def _secured(
+    certificates: Certificates | None, plans: Plans, data: Listener, page: Listener | None
+) -> list[asyncio.Task[None]]:
+    """Serve HTTPS where that was asked for: on the data listener, and on the admin listener."""
+    if certificates is None:
         return []
-    certificates = Certificates(settings.tls, TlsMetrics(metrics.registry))
-    for number, server in enumerate(servers if settings.admin_tls else servers[:1]):
-        server.secure(certificates, lambda: plans.current.plan.limits.read_timeout_s, clients=number == 0)
-    return [asyncio.create_task(kept(lambda: certificates.watch(servers[0].part)))]
+    for server in (data, page):
+        if server is not None:
+            server.secure(certificates, lambda: plans.current.plan.limits.read_timeout_s, clients=server is data)
+    return [asyncio.create_task(kept(lambda: certificates.watch(data.part)))]
 
 
-async def _close(handler: Handler, upstream: Upstreams, state: State) -> None:
+def _check(settings: Settings, plan: Plan) -> None:
+    """Hold a policy against the models that there are.
+
+    Raises:
+        PolicyError: it does not fit them.
+    """
+    if settings.upstreams:
+        check_models(plan, len(settings.upstreams))
+    if settings.grpc is not None:
+        check_grpc(plan, len(settings.grpc.upstreams))
+
+
+def _ways(settings: Settings, plan: Plan) -> Ways:
+    """Return the ways to the models.
+
+    Raises:
+        PolicyError: a URL is not usable.
+    """
+    return Ways(
+        open_upstreams(settings.upstreams, plan) if settings.upstreams else None,
+        None if settings.grpc is None else open_models(settings.grpc, plan),
+    )
+
+
+async def _close(handler: Handler, ways: Ways, state: State) -> None:
     """Merge and write what is pending, and let go of everything."""
     await handler.watching.aclose()
-    await upstream.aclose()
+    await ways.aclose()
     await state.aclose()
     if handler.recording is not None:
         await handler.recording.aclose()
@@ -238,19 +277,19 @@ def _announce(active: Active, metrics: Metrics) -> None:
 
 def _data_app(plans: Plans, handler: Handler, metrics: Metrics, clock: Clock) -> DataApp:
     app = DataApp(plans, handler, metrics, clock)
-    metrics.load(lambda: app.in_flight, lambda: plans.current.plan.limits.concurrency)
+    metrics.load(lambda: app.in_flight + app.beside(), lambda: plans.current.plan.limits.concurrency)
     return app
 
 
 def _admin_page(
-    plans: Plans, metrics: Metrics, state: State, upstream: Upstreams, handler: Handler, settings: Settings
+    plans: Plans, metrics: Metrics, state: State, ways: Ways, handler: Handler, settings: Settings
 ) -> Listener:
     """Return the admin listener's server; only a process that shows a page pays for importing Starlette."""
     from guard.proxy.admin import admin_app  # noqa: PLC0415
     from guard.proxy.admin_live import Live  # noqa: PLC0415
 
     async def ready() -> bool | str:
-        return await upstream_ready(upstream, plans.current.plan)
+        return await ways.ready(plans.current.plan)
 
     live = Live(plans, handler, settings.report)
     admin = admin_app(
@@ -290,8 +329,8 @@ def _recording(settings: Settings, secret: bytes, metrics: Metrics) -> Recording
     return Recording(recorder, secret, metrics, whole)
 
 
-async def _accept(plan: Plan, upstream: Upstreams, handler: Handler) -> None:
-    check_models(plan, len(upstream.names))
+async def _accept(plan: Plan, settings: Settings, handler: Handler) -> None:
+    _check(settings, plan)
     await handler.agreements.check(plan.routes)
 
 
@@ -311,13 +350,6 @@ async def _settle(state: State, handler: Handler, plan: Plan) -> None:
 def drain_s(limits: Limits) -> int:
     """Return how long requests in flight may take to finish, as uvicorn counts: in whole seconds, at least one."""
     return max(1, int(limits.drain_s))
-
-
-def _stop(servers: list[Listener]) -> None:
-    for server in servers:
-        if server.should_exit:
-            server.force_exit = True
-        server.should_exit = True
 
 
 def _hang_up(plans: Plans) -> None:
