@@ -145,7 +145,7 @@ def cast_numbers(numbers: Floats, datatype: str) -> Numbers:
         return found
     rounded = np.rint(np.nan_to_num(numbers, nan=0.0))
     if datatype == "BOOL":
-        return (rounded != 0.0).astype(dtype)
+        return (rounded > 0.0).astype(dtype)
     limits = np.iinfo(cast("np.dtype[np.int64]", dtype).type)
     # The greatest float below 2**63 or 2**64, where the limit itself is none.
     most = float(limits.max) if limits.bits < 64 else np.nextafter(float(limits.max), 0.0)
