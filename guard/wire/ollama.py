@@ -103,8 +103,7 @@ class Ollama:
         if call.path == "/api/chat":
             messages, changed = own_messages(document)
             asked = hold(document, rules, self.reader)
-            only = messages[0] if len(messages) == 1 and messages[0].keys() == {"role", "content"} else None
-            row, end = canonical(messages if only is None else only["content"]), cast("str", messages[-1]["content"])
+            row, end = _conversation(document, messages), cast("str", messages[-1]["content"])
         else:
             asked = hold(document, rules, self.reader)
             row, end = self._prompt(document)
@@ -191,6 +190,15 @@ class Ollama:
         """Return a line with the error; nothing behind an answer that a filter has ended: its last line says so."""
         del reading
         return b"" if error is None else envelope({"error": error.message})[1] + b"\n"
+
+
+def _conversation(document: Json, messages: list[Json]) -> str:
+    """Return what a conversation asks as one row: tools are written into the prompt, and so part of it."""
+    if tools := document.get("tools"):
+        return canonical({"messages": messages, "tools": tools})
+    only = messages[0]
+    alone = len(messages) == 1 and only.keys() == {"role", "content"} and only["role"] == "user"
+    return canonical(only["content"] if alone else messages)
 
 
 def _context(document: Json) -> Json:

@@ -1,0 +1,40 @@
+"""What a server writes into the prompt is part of what is asked: it names noise, and what only chooses tokens does not.
+
+Two prompts with the same noise would give the exact difference of their log-probabilities away; two draws of noise for
+one prompt could be averaged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.talks import ask, codec
+
+Json = Any  # Any: JSON of the API
+PATHS = {"openai": "/v1/chat/completions", "ollama": "/api/chat"}
+TOOL: Json = {"type": "function", "function": {"name": "pay", "description": "x", "parameters": {"type": "object"}}}
+
+
+def row(api: str, role: str = "user", **more: Json) -> bytes:
+    body = {"model": "m", "messages": [{"role": role, "content": "hello"}], **more}
+    return ask(codec(api), PATHS[api], body).queries.row_bytes()[0]
+
+
+@pytest.mark.parametrize("api", PATHS)
+def test_tools_and_roles_are_part_of_the_prompt(api: str) -> None:
+    other: Json = {"type": "function", "function": {**TOOL["function"], "description": "y"}}
+    rows = [row(api), row(api, "system"), row(api, tools=[TOOL]), row(api, tools=[other])]
+    assert len(set(rows)) == len(rows)
+    assert row(api, tools=[]) == row(api)
+
+
+@pytest.mark.parametrize("more", [{"seed": 1}, {"temperature": 0.5}, {"max_tokens": 5}, {"stop": ["x"]}, {"user": "u"}])
+def test_what_chooses_tokens_is_not(more: Json) -> None:
+    assert row("openai", **more) == row("openai")
+
+
+@pytest.mark.parametrize("more", [{"seed": 1}, {"temperature": 0.5}, {"num_predict": 5}, {"stop": ["x"]}])
+def test_what_chooses_tokens_is_not_in_options_either(more: Json) -> None:
+    assert row("ollama", options=more) == row("ollama")
