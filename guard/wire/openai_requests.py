@@ -82,7 +82,7 @@ def apply_rules(rules: Rules, document: Json) -> Asked:
     Raises:
         ClientError: 400.
     """
-    if document.get("logprobs") is None or document["logprobs"] is False:
+    if document.get("logprobs") is None or document["logprobs"] is False or rules.drops("logprobs"):
         # Candidates of no log-probabilities: servers refuse them, and so would the rules beside a bias.
         document.pop("top_logprobs", None)
     if document.get("response_format") == {"type": "text"}:

@@ -107,6 +107,11 @@ class Rules:
                 asked.changed = True
         return asked
 
+    def drops(self, name: str) -> bool:
+        """Say whether the policy takes a parameter out of every request."""
+        rule = self._reader.parameters.get(name)
+        return rule is not None and (rule.action == "drop" or rule.max == 0)
+
     def _walk(self, members: Json, at: str, asked: Asked) -> None:
         for member in list(members):
             path = f"{at}{member}"

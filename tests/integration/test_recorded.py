@@ -378,6 +378,7 @@ async def test_a_row_gets_the_same_scores_alone_and_in_a_batch(tmp_path: Path) -
 
 def test_no_recording_is_left_out() -> None:
     on_disk = {f"{p.parent.name}/{p.name.removesuffix('.request.http')}" for p in RECORDED.glob("*/*.request.http")}
+    on_disk -= {one for one in on_disk if one.startswith("llama/")}  # tests/unit/wire/test_openai_recorded.py
     replayed = {x.name for server in SERVERS for x in server.exchanges()}
     assert replayed == on_disk
     assert len(on_disk) == 220

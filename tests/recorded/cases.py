@@ -422,7 +422,36 @@ def tensorflow_serving() -> dict[str, bytes]:
     }
 
 
+def llama() -> dict[str, bytes]:
+    """llama.cpp's server with the model of tests/real/servers/llama."""
+    said: Json = {"model": "tiny", "temperature": 0, "max_tokens": 4}
+    chat = {**said, "messages": [{"role": "user", "content": "my locker code is "}]}
+    text = {**said, "prompt": "my locker code is "}
+    respond = {"model": "tiny", "temperature": 0, "max_output_tokens": 4, "input": "my locker code is "}
+    stream: Json = {"stream": True, "stream_options": {"include_usage": True}}
+    chats, texts = "/v1/chat/completions", "/v1/completions"
+    return {
+        "chat": post(chats, chat),
+        "chat-logprobs": post(chats, {**chat, "logprobs": True, "top_logprobs": 3}),
+        "chat-two": post(chats, {**chat, "n": 2}),
+        "chat-end": post(chats, {**chat, "max_tokens": 12, "logprobs": True}),
+        "chat-stream": post(chats, {**chat, **stream}),
+        "chat-stream-logprobs": post(chats, {**chat, **stream, "logprobs": True, "top_logprobs": 3}),
+        "chat-stream-two": post(chats, {**chat, **stream, "n": 2}),
+        "chat-error": post(chats, {**chat, "top_logprobs": 3}),
+        "completion": post(texts, text),
+        "completion-logprobs": post(texts, {**text, "logprobs": 3}),
+        "completion-list": post(texts, {**text, "prompt": ["my locker code is ", "hello"], "logprobs": 1}),
+        "completion-stream": post(texts, {**text, **stream, "logprobs": 3}),
+        "completion-stream-list": post(texts, {**text, **stream, "prompt": ["my locker code is ", "hello"]}),
+        "responses": post("/v1/responses", respond),
+        "responses-stream": post("/v1/responses", {**respond, "stream": True}),
+        "health": get("/health"),
+    }
+
+
 CASES: dict[str, dict[str, bytes]] = {
+    "llama": llama(),
     "mlserver": mlserver(),
     "mlflow": mlflow(),
     "torchserve": torchserve(),
