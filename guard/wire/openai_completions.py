@@ -13,7 +13,7 @@ from guard.wire.body import encode, forwardable, unreadable
 from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, read_lists, write_chat, write_lists
 from guard.wire.openai_parts import object_of, objects_of, usage_of
-from guard.wire.openai_prompts import BEFORE_CHARS, json_request, prompt_rows, text_queries
+from guard.wire.openai_prompts import BEFORE_CHARS, json_request, prompt_rows, text_queries, with_tools
 from guard.wire.openai_requests import (
     COMPLETION_MEMBERS,
     apply_rules,
@@ -60,7 +60,8 @@ class Completions(Chunks):
             talk.top = asked.number("top_logprobs", 0)
         changed = asked.changed or stream or talk.top >= 0
         body = encode(document) if changed else forwardable(call.body, document)
-        queries = text_queries(rows, context_of(document, "prompt"), "prompt")
+        asked_rows = [with_tools(row, document) if isinstance(row, str) else row for row in rows]
+        queries = text_queries(asked_rows, context_of(document, "prompt"), "prompt")
         return Reading(queries, body, document=talk, most=most, stream="sse" if stream else None)
 
     def answer(self, document: Json, reading: Reading) -> Answer:

@@ -22,9 +22,7 @@ _PARTS = frozenset(
     | {"input_text", "output_text", "input_image", "input_file"}
 )
 _TEXTS = ("text", "refusal", "thinking")
-_PROMPTS = ("tools", "functions", "documents", "chat_template_kwargs")
-"""What a server writes into the prompt: part of what is asked, as the messages are. Two prompts that differ in it must
-not share their noise, or the difference of their log-probabilities would be exact."""
+_PROMPTS = ("tools", "functions", "documents", "chat_template_kwargs", "suffix")
 
 
 def json_request(call: Call) -> Json:
@@ -57,12 +55,20 @@ def chat_queries(document: Json, context: Mapping[str, object]) -> tuple[Queries
             raise ClientError("a message must be an object", path=f"messages[{i}]")
         texts += texts_of(cast("Json", message).get("content"), f"messages[{i}].content")
     only = cast("Json", messages[0])
-    beside = {name: document[name] for name in _PROMPTS if document.get(name)}
     alone = len(cast("list[object]", messages)) == 1 and only.keys() == {"role", "content"} and only["role"] == "user"
-    plain = only.get("content") if alone and not beside else None
-    asked: object = {"messages": cast("object", messages), **beside} if beside else messages
-    value = plain if isinstance(plain, str) else orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode()
-    return text_queries([value], context, "messages"), "".join(texts)[-BEFORE_CHARS:]
+    plain = only.get("content") if alone else None
+    value = plain if isinstance(plain, str) else orjson.dumps(messages, option=orjson.OPT_SORT_KEYS).decode()
+    return text_queries([with_tools(value, document)], context, "messages"), "".join(texts)[-BEFORE_CHARS:]
+
+
+def with_tools(value: str, document: Json) -> str:
+    """Return what is asked with what else of the request a server writes into the prompt.
+
+    It is part of what is asked, as the messages are: two prompts that differ in it must not share their noise, or the
+    difference of their log-probabilities would be exact.
+    """
+    beside = {name: document[name] for name in _PROMPTS if document.get(name)}
+    return orjson.dumps({"asked": value, **beside}, option=orjson.OPT_SORT_KEYS).decode() if beside else value
 
 
 def texts_of(content: object, path: str) -> list[str]:

@@ -16,7 +16,7 @@ from guard.model.exchange import Call
 from guard.model.prediction import Answer
 from guard.wire.base import Reader, Reading
 from guard.wire.body import encode
-from guard.wire.openai_prompts import BEFORE_CHARS, json_request, text_queries, texts_of
+from guard.wire.openai_prompts import BEFORE_CHARS, json_request, text_queries, texts_of, with_tools
 from guard.wire.openai_requests import apply_rules, context_of, most_of, spread_candidates, streamed, text_rules
 from guard.wire.openai_response_events import ResponseEvents
 from guard.wire.openai_response_items import Thread, items_of, response_of
@@ -70,7 +70,7 @@ class Responses(ResponseEvents):
         talk.tools = frozenset(name for one in _tools(document) if isinstance(name := one.get("name"), str) and name)
         if "logprobs" in asked.values:
             talk.top = asked.number("top_logprobs", 0)
-        queries = text_queries([value], context_of(document, "input", "instructions"), "input")
+        queries = text_queries([with_tools(value, document)], context_of(document, "input", "instructions"), "input")
         return Reading(queries, encode(document), document=talk, most=most, stream="sse" if stream else None)
 
     def answer(self, document: Json, reading: Reading) -> Answer:

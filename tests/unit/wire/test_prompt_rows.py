@@ -30,6 +30,23 @@ def test_tools_and_roles_are_part_of_the_prompt(api: str) -> None:
     assert row(api, tools=[]) == row(api)
 
 
+def test_what_stands_behind_a_completion_is_part_of_the_prompt() -> None:
+    rows = [
+        ask(codec("openai"), "/v1/completions", {"model": "m", "prompt": "hello", **more}).queries.row_bytes()[0]
+        for more in ({}, {"suffix": "a"}, {"suffix": "b"})
+    ]
+    assert len(set(rows)) == 3
+
+
+def test_tools_are_part_of_what_a_response_answers() -> None:
+    tools: list[Json] = [{"type": "function", "name": "pay", "parameters": {}, "description": text} for text in "ab"]
+    rows = [
+        ask(codec("openai"), "/v1/responses", {"model": "m", "input": "hello", **more}).queries.row_bytes()[0]
+        for more in ({}, {"tools": tools[:1]}, {"tools": tools[1:]})
+    ]
+    assert len(set(rows)) == 3
+
+
 @pytest.mark.parametrize("more", [{"seed": 1}, {"temperature": 0.5}, {"max_tokens": 5}, {"stop": ["x"]}, {"user": "u"}])
 def test_what_chooses_tokens_is_not(more: Json) -> None:
     assert row("openai", **more) == row("openai")
