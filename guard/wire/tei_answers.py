@@ -66,6 +66,8 @@ def read_sparse(value: object, reader: Reader, answer: Answer) -> None:
     del reader
     out: list[list[Json]] = []
     for row, items in enumerate(_list(value, answer.rows)):
+        if items is None:
+            raise unreadable("a sparse vector is none")
         pairs = objects_of(items, "a sparse vector")
         places, weights = [pair.get("index") for pair in pairs], [pair.get("value") for pair in pairs]
         if any(type(place) is not int for place in places) or len(set(places)) != len(places):

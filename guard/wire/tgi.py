@@ -1,10 +1,11 @@
 """Hugging Face text-generation-inference: `/generate`, `/generate_stream`, and `/` in both ways.
 
-`details` counts as the parameter `logprobs`, `top_n_tokens` as `top_logprobs`, `decoder_input_details` as
-`prompt_logprobs`, `return_full_text` as `echo`, `max_new_tokens` as `max_tokens`. Where the policy drops `logprobs`,
-`details` are asked of the model all the same and let out without tokens: the `text_generation` client knows no answer
-without them. `adapter_id` (another model) must be opened by name. On `/` the server's default of `return_full_text`
-depends on its model, so the request says it. The `/v1` endpoints are `api: openai`'s, on a route of their own.
+`details` counts as the parameter `logprobs`, `top_n_tokens` as `top_logprobs`, `return_full_text` as `echo`,
+`max_new_tokens` as `max_tokens`; `decoder_input_details` is `prompt_logprobs`, which nothing opens. Where the policy
+drops `logprobs`, `details` are asked of the model all the same and let out without tokens: the `text_generation` client
+knows no answer without them. `adapter_id` (another model) must be opened by name. On `/` the server's default of
+`return_full_text` depends on its model, so the request says it. The `/v1` endpoints are `api: openai`'s, on a route of
+their own.
 
 Source: `router/src/server.rs` and `router/src/lib.rs` of huggingface/text-generation-inference 3 (routes, bodies,
 events, error types), the `text_generation` 0.7 client in its `clients/python`, and `inference/_common.py` of
@@ -97,7 +98,7 @@ class Tgi:
             raise ClientError("inputs is empty", code="no_rows", path="inputs")
         streamed = _streamed(call.path, document)
         parameters = _parameters(document)
-        details = _flag(parameters, "details") or _flag(parameters, "decoder_input_details")
+        details = _flag(parameters, "details")
         asked = self._hold(document, parameters, call.path)
         changed = asked.changed
         if details and "logprobs" not in asked.values:
@@ -113,7 +114,7 @@ class Tgi:
             text_queries([prompt], left, "inputs"),
             body,
             document=talk,
-            most=_most(asked, len(prompt.encode()), details=details),
+            most=_most(asked, details=details),
             stream="sse" if streamed else None,
         )
 
@@ -209,21 +210,17 @@ def _talk(prompt: str, asked: Asked, *, details: bool, ids: bool) -> Talk:
         echo="echo" in values,
         details=details,
         top=max(asked.number("top_logprobs", 0), 0) if "logprobs" in values else -1,
-        prefill="prompt_logprobs" in values,
         ids=ids,
         seed="seed" in values,
         several=max(asked.number("best_of", 1), 1),
     )
 
 
-def _most(asked: Asked, prompt_bytes: int, *, details: bool) -> Most:
-    """Return what an answer may hold at most; each token of the prompt has a byte at least, but for a few marks."""
+def _most(asked: Asked, *, details: bool) -> Most:
+    """Return what an answer may hold at most; sequences beside the best one stand in its details."""
     several = max(asked.number("best_of", 1), 1)
-    choices = several if details else 1
-    length = max(asked.number("max_tokens", -1), 0)
-    tokens = length * several
+    tokens = max(asked.number("max_tokens", -1), 0) * several
     scores = 0
     if "logprobs" in asked.values:
         scores = tokens * (1 + max(asked.number("top_logprobs", 0), 0)) if tokens else UNBOUNDED
-    prompt = choices * (prompt_bytes + 16) if "prompt_logprobs" in asked.values else 0
-    return Most(choices, tokens, scores + prompt, prompt)
+    return Most(several if details else 1, tokens, scores)

@@ -34,7 +34,6 @@ class Talk:
         echo: answers begin with the prompt.
         details: the client asked for them.
         top: candidates that were asked for beside each token; -1: no log-probabilities.
-        prefill: those of the prompt were asked for.
         ids: the policy opens token numbers.
         seed: the client has named one, so that it may be told.
         several: texts that `best_of` makes.
@@ -45,7 +44,6 @@ class Talk:
     echo: bool = False
     details: bool = False
     top: int = -1
-    prefill: bool = False
     ids: bool = False
     seed: bool = False
     several: int = 1
@@ -137,18 +135,12 @@ class Whole:
     details: Json | None
     text: str = ""
     tokens: list[Token] = field(default_factory=list[Token])
-    prefill: list[Token] = field(default_factory=list[Token])
     others: list[Whole] = field(default_factory=list["Whole"])
 
     def put(self, text: str, tokens: list[Token]) -> None:
         """Take what leaves of the text."""
         self.text += text
         self.tokens += tokens
-
-    def put_prefill(self, text: str, tokens: list[Token]) -> None:
-        """Take what leaves of the prompt's tokens."""
-        del text
-        self.prefill += tokens
 
     def filtered(self) -> None:
         """Say that the text was ended."""
@@ -162,7 +154,7 @@ class Whole:
             return {"generated_text": text}
         details: Json = {
             **self.details,
-            "prefill": [_without_special(cast("Marked", token.raw).chosen()) for token in self.prefill],
+            "prefill": [],
             "tokens": [cast("Marked", token.raw).chosen() for token in self.tokens],
         }
         if self.talk.top > 0:
@@ -177,11 +169,6 @@ class Whole:
     def encode(self) -> bytes:
         """Return it as JSON."""
         return encode([self.document()] if self.talk.listed else self.document())
-
-
-def _without_special(token: Json) -> Json:
-    del token["special"]
-    return token
 
 
 def read_whole(value: object, talk: Talk, generated: int | None) -> Answer:
@@ -227,10 +214,6 @@ def _read_sequence(said: Json, details: Json, talk: Talk, answer: Answer) -> Who
     text = without_prompt(text, talk)
     whole = Whole(talk, details_of(details, talk) if talk.details else None)
     number, answer.choices = answer.choices, answer.choices + 1
-    if talk.prefill:
-        tokens = [read_token(one, (), talk) for one in objects_of(details.get("prefill"), "prefill")]
-        prompt = "".join([token.labels[0] for token in tokens])
-        answer.pieces.append(Piece(f"{number}/prefill", prompt, whole.put_prefill, tokens, last=True))
     tokens = spanning(text, _tokens(details, talk)) if talk.top >= 0 else []
     answer.pieces.append(Piece(f"{number}/content", text, whole.put, tokens, True, False, talk.prompt, whole.filtered))
     return whole
