@@ -9,7 +9,7 @@ changes its argument's arrays. `top` is the argmax of what the model said: every
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +18,9 @@ from guard.errors import Problem
 from guard.model.arrays import Bools, Floats, Ints, Words
 from guard.model.domain import Inputs
 from guard.model.outputs import CLASS_KINDS, Kind, Outputs
+
+if TYPE_CHECKING:
+    from guard.defences.secret_ngrams import Ngrams
 
 DROPPED_LOGPROB = -9999.0
 """What a dropped log-probability reads where it has to read something: as OpenAI's servers write `unlikely`."""
@@ -140,6 +143,19 @@ class Defence(BaseModel, frozen=True):
             ValueError: it cannot do without; the message says what is missing.
         """
         del answers
+        return self
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the files of hashed documents that it is made with: paths; the loader reads them."""
+        return ()
+
+    def having_read(self, documents: Mapping[str, Ngrams]) -> Defence:
+        """Return the defence with what its files hold; itself when it `reads` none.
+
+        Args:
+            documents: by path.
+        """
+        del documents
         return self
 
     def check(self, outputs: Outputs, inputs: Inputs | None) -> list[Problem]:

@@ -1,52 +1,30 @@
 """What an operator has said must never leave: canaries.
 
-Compared is a normal form: letters and digits alone, without case, accents, width or script of digits. So `7 9-4.7` is
-`7947`. A match is any run of so many of a canary's letters and digits, or all of a shorter one.
+Compared is the normal form, so `7 9-4.7` is `7947`. A match is any run of so many of a canary's letters and digits, or
+all of a shorter one. What may become one waits, so nothing of it leaves.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from guard.defences.secret_normal import codes
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from guard.defences.secret_window import Window
+    from guard.model.arrays import Ints
 
 LEAST = 4
 """A canary has at least as many letters and digits."""
-MOST_BYTES = 2**16
 _WIDEST = 200
 """Characters that a run may be spread over."""
-_ASCII: dict[int, str | None] = {code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)}
-
-
-def normal(char: str) -> str:
-    """Return the letters and digits of a character.
-
-    >>> "".join(map(normal, "É7 ﬁ-ẞ"))
-    'e7fiss'
-    """
-    return "".join(c for c in unicodedata.normalize("NFKD", char).casefold() if c.isalnum())
-
-
-def normal_text(text: str) -> str:
-    """Return the normal form of a folded text.
-
-    >>> normal_text("7 9-4.7, Über")
-    '7947uber'
-    """
-    return text.translate(_ASCII) if text.isascii() else "".join(map(normal, text))
-
-
-def normal_positions(text: str) -> tuple[str, list[int]]:
-    """Return the normal form of a folded text, and where each of its characters came from."""
-    if text.isascii():
-        return text.translate(_ASCII), [i for i, char in enumerate(text) if char.isalnum()]
-    parts = [(normal(char), i) for i, char in enumerate(text)]
-    return "".join(part for part, _ in parts), [i for part, i in parts for _ in part]
+_MANY = 64
+"""From so many characters on, numpy is faster."""
 
 
 class CanarySet:
@@ -67,6 +45,14 @@ class CanarySet:
             lengths.setdefault(gram[:LEAST], set()).add(len(gram))
         self._lengths = {key: tuple(sorted(of, reverse=True)) for key, of in lengths.items()}
         self._begun = frozenset(key[:n] for key in lengths for n in range(1, LEAST))
+        self._sketch = np.zeros(2**16, np.bool_)
+        self._sketch[np.concatenate([_sketched(key) for key in lengths])] = True
+
+    def starts(self, text: str) -> Sequence[int]:
+        """Return where a run may begin in a normal form."""
+        if len(text) < _MANY:
+            return range(len(text))
+        return [*np.flatnonzero(self._sketch[_sketched(text)]).tolist(), *range(len(text) - LEAST + 1, len(text))]
 
     def at(self, text: str, start: int) -> tuple[int, bool]:
         """Return how long the longest run is that begins at a place (0: none does), and whether a longer one may come.
@@ -88,32 +74,37 @@ class CanarySet:
         return found, after < len(self._sorted) and self._sorted[after].startswith(rest)
 
 
+def _sketched(text: str) -> Ints:
+    """Return 16 bits of each `LEAST` characters of a normal form."""
+    point = codes(text)
+    mixed = ((point[:-3] * np.uint64(31) + point[1:-2]) * np.uint64(37) + point[2:-1]) * np.uint64(41) + point[3:]
+    return (mixed * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(48)).astype(np.int64)
+
+
 class Canaries:
     """Finds canaries in one text: a finder."""
 
-    __slots__ = ("_looked", "_places", "_set", "_text")
+    __slots__ = ("_places", "_set", "_text")
 
     def __init__(self, canaries: CanarySet) -> None:
         self._set = canaries
         self._text = ""  # normal form of what may be the beginning of a run
         self._places: list[int] = []  # where its characters are
-        self._looked = 0
 
     def copy(self) -> Self:
         """Return one that can look on by itself."""
         made = type(self)(self._set)
-        made._text, made._places, made._looked = self._text, self._places, self._looked
+        made._text, made._places = self._text, self._places
         return made
 
     def look(self, window: Window, *, last: bool) -> int:
         """Mark runs; let wait what may become one."""
         del last
-        fresh, places = normal_positions(window.text[window.fresh - window.base :])
-        text = self._text + fresh
-        places = self._places + [window.fresh + i for i in places]
+        fresh, new = window.normal()
+        text, places = self._text + fresh, [*self._places, *new]
         kept = len(text)
         end = window.end
-        for start in range(len(text)):
+        for start in self._set.starts(text):
             length, open_ = self._set.at(text, start)
             if length and places[start + length - 1] - places[start] < _WIDEST:
                 window.marks.append((places[start], places[start + length - 1] + 1))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from guard.defences.secret_shapes import Shape, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from guard.defences.secret_window import Window
 
@@ -57,7 +57,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ("Twilio key", r"\b[AS][CK][a-z0-9]{32,}"),
     ("Square secret", rf"sq0[ac][ts]p-{_B64}{{22,}}"),
     ("Telegram token", rf"\b[0-9]{{8,10}}:{_B64}{{35,}}"),
-    ("Mailchimp key", r"\b[0-9a-f]{32}-us[0-9]{1,}"),
     ("Discord token", rf"\b[MNO]{_B64}{{23,25}}\.{_B64}{{6}}\.{_B64}{{27,}}"),
     ("Azure storage key", "AccountKey=[A-Za-z0-9+/=]{44,}"),
     ("DigitalOcean token", "do[opr]_v1_[a-f0-9]{64,}"),
@@ -100,17 +99,38 @@ class ShapeSet:
     """Shapes by what they begin with; shared by all texts."""
 
     def __init__(self, shapes: Iterable[Shape]) -> None:
-        self.shapes = tuple(shapes)
-        openings = {rf"(?<![A-Za-z0-9]){s.opening}" if s.word else s.opening: None for s in self.shapes}
-        self.openings = re.compile("|".join(openings))
-        self._by_first = {chr(code): [s for s in self.shapes if s.starts.match(chr(code))] for code in range(128)}
-        self.tails = {s.tail: re.compile(f"{s.tail}*+") for s in self.shapes if s.tail}
+        self._shapes = tuple(shapes)
+        self._by_first = {chr(code): [s for s in self._shapes if s.first.match(chr(code))] for code in range(128)}
+        # `re` skips fast to one of several characters where each branch begins with one, and nothing stands before it.
+        ways = {char: _opening(of) for char, of in self._by_first.items() if of}
+        others = _opening([one for one in self._shapes if one.first.match("\u0394") or one.first.match("\u4e16")])
+        self._openings = re.compile(
+            "|".join(
+                [
+                    *(f"{re.escape(char)}{way}" for char, way in ways.items()),
+                    *([f"[^\0-\x7f]{others}"] if others else []),
+                ]
+            )
+            or "(?!)",
+            re.DOTALL,
+        )
+        self.tails = {one.tail: re.compile(f"{one.tail}*+") for one in self._shapes if one.tail}
 
-    def at(self, first: str) -> list[Shape]:
-        """Return the shapes that may begin with a character."""
-        if first in self._by_first:
-            return self._by_first[first]
-        return [s for s in self.shapes if s.starts.match(first)]
+    def tries(self, text: str, at: int) -> Iterator[tuple[int, Shape]]:
+        """Yield where shapes may begin, from a place on, in order."""
+        while (opening := self._openings.search(text, at)) is not None:
+            start = opening.start()
+            at = start + 1
+            inside = start > 0 and text[start - 1].isascii() and text[start - 1].isalnum()
+            for one in self._by_first.get(text[start], self._shapes):
+                if not (one.word and inside):
+                    yield start, one
+
+
+def _opening(shapes: Iterable[Shape]) -> str:
+    """Return what follows the first character of any of some shapes; a word's begins where no other character is."""
+    ways = [f"(?<![A-Za-z0-9].){one.opening}" if one.word else one.opening for one in shapes]
+    return f"(?:{'|'.join(dict.fromkeys(ways))})" if ways else ""
 
 
 class _Run(NamedTuple):
@@ -149,19 +169,13 @@ class Shapes:
             tail: self._run(tail, window, since - base, max(since - base, at)) for tail, since in self._tails.items()
         }
         waits = len(text)
-        while (opening := self._set.openings.search(text, at)) is not None:
-            start = opening.start()
-            at = start + 1
-            word = start == 0 or not (text[start - 1].isascii() and text[start - 1].isalnum())
-            for one in self._set.at(text[start]):
-                if one.word and not word:
-                    continue
-                if (found := one.whole.match(text, start)) is not None:
-                    window.marks.append((base + start, base + found.end()))
-                    if one.tail and runs.get(one.tail, _NO_RUN).stop < found.end():
-                        runs[one.tail] = self._run(one.tail, window, found.end(), found.end())
-                elif waits > start and one.begun.match(text, start) is not None:
-                    waits = start
+        for start, one in self._set.tries(text, at):
+            if (found := one.whole.match(text, start)) is not None:
+                window.marks.append((base + start, base + found.end()))
+                if one.tail and runs.get(one.tail, _NO_RUN).stop < found.end():
+                    runs[one.tail] = self._run(one.tail, window, found.end(), found.end())
+            elif waits > start and one.begun.match(text, start) is not None:
+                waits = start
         # What has run up to the end goes on; what began before `waits` is not found again.
         self._tails = {tail: base + run.since for tail, run in runs.items() if run.goes_on}
         self._at = base + waits

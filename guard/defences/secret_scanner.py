@@ -15,7 +15,7 @@ from guard.defences.secret_window import Window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BEFORE = 1024
+BEFORE = 512
 """Characters of the prompt's end that are looked at."""
 LONGEST = 256
 """Characters that any finder lets wait at most, folded: see `Finder`."""

@@ -25,8 +25,8 @@ class Shape:
     Args:
         name: what it finds.
         pattern: as it was written.
-        starts: one character of any that it may begin with.
-        opening: its first two characters, or the first alone at the end of what came.
+        first: one character of any that it may begin with.
+        opening: what follows up to its sixth character, or the end of what came.
         word: it begins only where no letter or digit stands before.
         whole: matches as soon as it is certain.
         begun: matches what may become one, up to the end of what came.
@@ -35,7 +35,7 @@ class Shape:
 
     name: str
     pattern: str
-    starts: re.Pattern[str] = field(repr=False)
+    first: re.Pattern[str] = field(repr=False)
     opening: str
     word: bool
     whole: re.Pattern[str] = field(repr=False)
@@ -58,15 +58,14 @@ def shape(name: str, pattern: str) -> Shape:
     """
     word = pattern.startswith(r"\b")
     elements = _elements(pattern.removeprefix(r"\b"))
-    first, least, most = elements[0]
-    if least == 0:
+    first = elements[0][0]
+    if elements[0][1] == 0:
         raise ValueError("the first element may not be missing")
     if sum(low if i == len(elements) - 1 else high for i, (_, low, high) in enumerate(elements)) > WIDEST:
         raise ValueError(f"it is decided after more than {WIDEST} characters")
-    second = first if least > 1 else None
-    if second is None and most == 1 and len(elements) > 1 and elements[1][1]:
-        second = elements[1][0]
-    opening = first if second is None else rf"{first}(?:{second}|\Z)"
+    opening = ""
+    for chars in reversed(_singles(elements, 6)[1:]):
+        opening = rf"(?:{chars}{opening}|\Z)"
     last, low, high = elements[-1]
     whole = "".join(rf"{chars}{{{a},{b}}}+" for chars, a, b in elements[:-1]) + rf"{last}{{{low}}}"
     tail = "" if high == low else last
@@ -79,6 +78,16 @@ def shape(name: str, pattern: str) -> Shape:
 
 
 _UNBOUND = 10**9
+
+
+def _singles(elements: list[tuple[str, int, int]], most: int) -> list[str]:
+    """Return what the first characters must be, as far as that is the same for all matches."""
+    found: list[str] = []
+    for chars, low, high in elements:
+        found += [chars] * low
+        if low != high or len(found) >= most:
+            break
+    return found[:most]
 
 
 def _elements(pattern: str) -> list[tuple[str, int, int]]:

@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Sequence
+
+from guard.defences.secret_normal import normal_places, normal_text
 
 CONTEXT = 64
 """Characters before what waits that finders may still look at."""
@@ -50,6 +53,8 @@ def _folded(char: str) -> str:
     if (digit := unicodedata.decimal(char, None)) is not None:
         return str(digit)
     plain = unicodedata.normalize("NFKC", char)
+    if char == "\u0130":
+        return "I"  # the only one whose lower case is two
     if len(plain) != 1:
         return char
     match unicodedata.category(plain):
@@ -76,13 +81,14 @@ class Window:
         marks: spans of positions that must not leave, in no order.
     """
 
-    __slots__ = ("_came", "_hidden", "_jumps", "_rest", "_shifts", "base", "fresh", "marks", "text")
+    __slots__ = ("_came", "_hidden", "_jumps", "_normal", "_rest", "_shifts", "base", "fresh", "marks", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.base = 0
         self.fresh = 0
         self.marks: list[tuple[int, int]] = []
+        self._normal: tuple[str, Sequence[int]] | None = None
         self._rest = ""  # an escape that is not complete
         self._hidden = 0  # characters that vanished before the next one
         self._came = 0  # raw characters that folded ones stand for
@@ -110,6 +116,7 @@ class Window:
             last: nothing follows, so that every character gets a position now.
         """
         self.fresh = self.end
+        self._normal = None
         if raw.isascii() and "\\" not in raw and not self._rest and not self._hidden:
             self.text += raw
             self._came += len(raw)
@@ -153,6 +160,13 @@ class Window:
             self._jumps.append(self.end + 1)
             self._shifts.append(self._shifts[-1] + raw - len(folded))
         self.text += folded
+
+    def normal(self) -> tuple[str, Sequence[int]]:
+        """Return the normal form of what came with the last `add`, and the position of each of its characters."""
+        if self._normal is None:
+            fresh = self.text[self.fresh - self.base :]
+            self._normal = normal_text(fresh), normal_places(fresh, self.fresh)
+        return self._normal
 
     def raw(self, position: int) -> int:
         """Return where a position is in what came: the place before its character."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from guard.defences.base import TextDefence
-from guard.defences.secret_canaries import LEAST, Canaries, CanarySet, normal_text
+from guard.defences.secret_canaries import LEAST, Canaries, CanarySet
+from guard.defences.secret_documents import Documents
 from guard.defences.secret_keys import Shapes, ShapeSet, key_shapes
 from guard.defences.secret_mail import Mails
+from guard.defences.secret_ngrams import Ngrams
+from guard.defences.secret_normal import normal_text
 from guard.defences.secret_numbers import Cards, Ibans
 from guard.defences.secret_scanner import Finder, SecretScanner
 from guard.defences.secret_shapes import shape
 from guard.defences.secret_words import Words
-from guard.model.outputs import Kind
+from guard.errors import Problem
+from guard.model.domain import Inputs
+from guard.model.outputs import Kind, Outputs
 from guard.model.secret import Secret
 
 Find = Literal["cards", "ibans", "keys", "emails"]
@@ -39,6 +45,8 @@ class Secrets(TextDefence, frozen=True):
         find: what is looked for by its form: payment `cards`, bank accounts (`ibans`), `keys` and tokens, `emails`.
         canaries: texts that must never leave, one a line: a secret, {file: PATH} or {env: NAME}.
         run: letters and digits of a canary in a row that count as it; of a shorter one all do.
+        document_files: documents that must not be recited, as `guard secrets hash` writes them; paths, relative to the
+            policy's folder.
         patterns: what else must not leave, as `\bEMP-\d{6}`: characters, classes and how often they stand.
         action: `redact` puts `replacement` for it; `end` ends the answer before it.
         replacement: what stands for a secret.
@@ -51,9 +59,20 @@ class Secrets(TextDefence, frozen=True):
     find: tuple[Find, ...] = _ALL
     canaries: Secret | None = None
     run: int = Field(default=12, ge=LEAST, le=64)
+    document_files: tuple[str, ...] = Field(default=(), max_length=16)
     patterns: tuple[str, ...] = Field(default=(), max_length=64)
     action: Literal["redact", "end"] = "redact"
     replacement: str = Field(default="[redacted]", max_length=64)
+
+    _documents: tuple[Ngrams, ...] = PrivateAttr(default=())
+
+    @field_validator("canaries")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        for number, line in enumerate(value.get_secret_value().splitlines() if value else (), 1):
+            if line.strip() and len(normal_text(line)) < LEAST:
+                raise ValueError(f"line {number} has fewer than {LEAST} letters and digits")
+        return value
 
     @field_validator("patterns")
     @classmethod
@@ -75,11 +94,27 @@ class Secrets(TextDefence, frozen=True):
         lines = map(normal_text, self.canaries.get_secret_value().splitlines())
         return CanarySet((line for line in lines if line), self.run)
 
+    def reads(self) -> tuple[str, ...]:
+        """Return the files of documents."""
+        return self.document_files
+
+    def having_read(self, documents: Mapping[str, Ngrams]) -> Self:
+        """Return the defence with what its files hold."""
+        return self.knowing(_documents=tuple(documents[path] for path in self.document_files))
+
+    def check(self, outputs: Outputs, inputs: Inputs | None) -> list[Problem]:
+        """Return what is wrong: a route with no generated text, nothing to look for, documents that were not read."""
+        problems = super().check(outputs, inputs)
+        if not (self.find or self.canaries or self.document_files or self.patterns):
+            problems.append(Problem("secrets looks for nothing", "find", hint=f"find: [{', '.join(_ALL)}]"))
+        return problems
+
     def scanner(self, before: str) -> SecretScanner:
         """Return the scanner of one text."""
         finders: list[Finder] = []
         if self._canaries is not None:
             finders.append(Canaries(self._canaries))
+        finders += map(Documents, self._documents)
         if "cards" in self.find:
             finders.append(Cards())
         if "ibans" in self.find:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from guard.defences.base import Mode
+from guard.defences.secret_ngrams import Ngrams
 from guard.detectors.profile import Profile
 from guard.errors import PolicyError, Problem
 from guard.policy.contradictions import (
@@ -28,6 +29,7 @@ from guard.policy.contradictions import (
 from guard.policy.detecting import calibrate, detection_of
 from guard.policy.detection import Detection
 from guard.policy.detection_checks import check_detection, check_meters, warn_detection
+from guard.policy.documents import documented
 from guard.policy.dominated import warn_dominated
 from guard.policy.plan import OpenEndpoint, Plan, RoutePlan, path_pattern
 from guard.policy.private import Made, bind, check_orders, check_priced, check_shared, filters, make, steps, terms_of
@@ -44,6 +46,7 @@ def compile_policy(
     *,
     api: str | None = None,
     profiles: Mapping[str, Profile] | None = None,
+    documents: Mapping[str, Ngrams] | None = None,
     salt: bytes = NO_SALT,
     today: date | None = None,
 ) -> Plan:
@@ -54,6 +57,7 @@ def compile_policy(
         api: the API of routes that name none (`serve --api`).
         profiles: what the routes' `profile` files hold, by path; None leaves out the detection of routes that name one,
             and whatever else they would learn from it: for a look at the rest.
+        documents: what the defences' `document_files` hold, by path; None leaves them out, likewise.
         salt: secret of the deployment, for the keys that detectors make of queries.
         today: the day in UTC, to warn of exceptions that have ended; None warns of none.
 
@@ -80,7 +84,7 @@ def compile_policy(
         codec = _codec(route, at, api, found)
         problems += found
         if codec is not None and not found:
-            sound.append(_Sound(at, route, codec, profile))
+            sound.append(_Sound(at, documented(route, documents), codec, profile))
         warnings += warn_route(route, at)
     routes, unpriced = _routes(sound, policy.mode, api or "", salt)
     problems += unpriced
@@ -93,7 +97,7 @@ def compile_policy(
         warnings += warn_detection(one.route, made, policy.identity, one.at, today)
         if profiles is not None or not any(d.calibrates for d in one.route.defences):  # for a look, none is calibrated
             warnings += warn_dominated(one.route, one.profile, one.at)
-    name = digest(policy, profiles or {})
+    name = digest(policy, {**(profiles or {}), **(documents or {})})
     return Plan(policy.name, policy.mode, name, policy, tuple(routes), policy.limits, tuple(warnings))
 
 
@@ -147,10 +151,10 @@ def _routes(sound: list[_Sound], parent: Mode, api: str, salt: bytes) -> tuple[l
     return routes, problems
 
 
-def digest(policy: Policy, profiles: Mapping[str, Profile] = MappingProxyType({})) -> str:
-    """Return the SHA-256 of the resolved policy and of its profiles; secrets are masked by their type."""
+def digest(policy: Policy, files: Mapping[str, Profile | Ngrams] = MappingProxyType({})) -> str:
+    """Return the SHA-256 of the resolved policy, its profiles and documents; secrets are masked by their type."""
     canonical = json.dumps(policy.model_dump(mode="json", exclude={"extends"}), sort_keys=True, separators=(",", ":"))
-    learnt = "".join(f"\n{path} {profile.digest}" for path, profile in sorted(profiles.items()))
+    learnt = "".join(f"\n{path} {file.digest}" for path, file in sorted(files.items()))
     return hashlib.sha256((canonical + learnt).encode()).hexdigest()
 
 

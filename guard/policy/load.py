@@ -12,11 +12,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from guard.defences.secret_ngrams import MAX_BYTES as MAX_NGRAMS_BYTES
+from guard.defences.secret_ngrams import Ngrams
+from guard.defences.secret_ngrams import decode as decode_ngrams
 from guard.detectors.profile import MAX_BYTES as MAX_PROFILE_BYTES
 from guard.detectors.profile import Profile, ProfileError, decode
 from guard.errors import PolicyError, Problem
 from guard.model.secret import Reference
 from guard.policy.compile import NO_SALT, compile_policy
+from guard.policy.documents import named
 from guard.policy.plan import Plan
 from guard.policy.presets import find_policy
 from guard.policy.problems import problems_of
@@ -43,6 +47,7 @@ class Loaded:
         root: its nodes, merged, for `problem_lines`.
         warnings: files that are named and not there.
         profiles: what the routes' `profile` files hold, by path.
+        documents: what the defences' `document_files` hold, by path.
     """
 
     policy: Policy
@@ -51,6 +56,7 @@ class Loaded:
     root: Node = field(repr=False)
     warnings: tuple[Problem, ...] = ()
     profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile], repr=False)
+    documents: Mapping[str, Ngrams] = field(default_factory=dict[str, Ngrams], repr=False)
 
 
 def assumed_api(policy: Policy) -> str:
@@ -96,9 +102,16 @@ def plan_of(loaded: Loaded, *, api: str | None, salt: bytes = NO_SALT, today: da
     """
     try:
         spoken = api or assumed_api(loaded.policy)
-        plan = compile_policy(loaded.policy, api=spoken, profiles=loaded.profiles, salt=salt, today=today)
+        plan = compile_policy(
+            loaded.policy,
+            api=spoken,
+            profiles=loaded.profiles,
+            documents=loaded.documents,
+            salt=salt,
+            today=today,
+        )
     except PolicyError as error:
-        depends = tuple(loaded.profiles)
+        depends = (*loaded.profiles, *loaded.documents)
         raise PolicyError(problem_lines(error.problems, loaded.root), str(loaded.source), depends) from error
     warnings = problem_lines([*plan.warnings, *loaded.warnings], loaded.root)
     return replace(plan, warnings=tuple(warnings), files=loaded.files)
@@ -137,7 +150,8 @@ def load_policy(source: str | Path, *, env: Mapping[str, str]) -> Loaded:
                         Problem(f"there is no file {value}", f"identity[{index}].{name}", hint="guard serve needs it")
                     )
     profiles = _profiles(policy, root, path, files)
-    return Loaded(policy, tuple(dict.fromkeys(files)), path, root, tuple(warnings), profiles)
+    documents = _documents(policy, root, path, files)
+    return Loaded(policy, tuple(dict.fromkeys(files)), path, root, tuple(warnings), profiles, documents)
 
 
 def _profiles(policy: Policy, root: Node, source: Path, files: list[Path]) -> dict[str, Profile]:
@@ -163,6 +177,30 @@ def _profiles(policy: Policy, root: Node, source: Path, files: list[Path]) -> di
             problems.append(Problem(f"{route.profile}: {error}", at, hint=hint))
         except ValueError as error:
             problems.append(Problem(f"{route.profile}: {error}", at, hint="guard calibrate makes smaller ones"))
+    if problems:
+        raise PolicyError(problem_lines(problems, root), str(source), tuple(map(str, files)))
+    return found
+
+
+def _documents(policy: Policy, root: Node, source: Path, files: list[Path]) -> dict[str, Ngrams]:
+    """Read the hashed documents of all defences.
+
+    Raises:
+        PolicyError: those that cannot be used, where they are named.
+    """
+    found: dict[str, Ngrams] = {}
+    problems: list[Problem] = []
+    for path, at in named(policy):
+        files.append(Path(path))
+        if path in found:
+            continue
+        try:
+            found[path] = decode_ngrams(_bounded(Path(path), MAX_NGRAMS_BYTES))
+        except OSError as error:
+            hint = f"guard secrets hash FILE... > {Path(path).name}"
+            problems.append(Problem(f"cannot read the documents {path}: {error.strerror}", at, hint=hint))
+        except ValueError as error:
+            problems.append(Problem(f"{path}: {error}", at, hint="guard secrets hash FILE... writes a new one"))
     if problems:
         raise PolicyError(problem_lines(problems, root), str(source), tuple(map(str, files)))
     return found
@@ -228,18 +266,24 @@ def _bounded(path: Path, limit: int) -> bytes:
 
 
 def _anchor(node: Node, directory: Path) -> Node:
-    """Make the values of keys that end in `_file`, and of `{file: PATH}`, absolute: relative to this file's folder."""
+    """Make paths absolute, relative to this file's folder: of keys in `_file`, lists in `_files`, {file: PATH}."""
     match node.value:
         case dict() as items:
             value = {key: _anchor(item, directory) for key, item in items.items()}
             for key, item in value.items():
                 if (key.endswith("_file") or items.keys() == {"file"}) and isinstance(item.value, str):
                     value[key] = replace(item, value=str(directory / item.value))
+                elif key.endswith("_files") and isinstance(item.value, list):
+                    value[key] = replace(item, value=[_below(path, directory) for path in item.value])
             return replace(node, value=value)
         case list() as items:
             return replace(node, value=[_anchor(item, directory) for item in items])
         case _:
             return node
+
+
+def _below(path: Node, directory: Path) -> Node:
+    return replace(path, value=str(directory / path.value)) if isinstance(path.value, str) else path
 
 
 def _anchor_profiles(root: Node, directory: Path) -> Node:
