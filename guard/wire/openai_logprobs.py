@@ -241,7 +241,7 @@ def write_chat(tokens: Sequence[Token]) -> list[Json]:
 def write_lists(tokens: Sequence[Token], *, candidates: bool) -> Json:
     """Return tokens in the second shape; without candidates where none were asked for."""
     entries = [cast("Entry", token.raw) for token in tokens]
-    ranked = [{one.token: score for one, score in entry.ranked()} for entry in entries] if candidates else None
+    ranked = [{one.token: score for one, score in entry.ranked()} or None for entry in entries] if candidates else None
     return {
         "tokens": [entry.token for entry in entries],
         "token_logprobs": [entry.chosen() for entry in entries],

@@ -217,7 +217,8 @@ def test_prompts_as_token_numbers_go_where_the_policy_opens_them() -> None:
     api = codec("openai", Parameter(name="token_ids"))
     assert ask(api, TEXTS, {**TEXT, "prompt": [1, 2]}).queries.rows == 1
     assert ask(api, TEXTS, {**TEXT, "prompt": [[1, 2], [3]]}).queries.rows == 2
-    for wrong in ([["a"]], ["a", [1]], [1.5], [[]]):
+    prompts: Json = ([["a"]], ["a", [1]], [1.5], [[]])
+    for wrong in prompts:
         with pytest.raises(ClientError):
             ask(api, TEXTS, {**TEXT, "prompt": wrong})
     for action in ("drop", "refuse"):
