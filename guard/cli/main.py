@@ -21,7 +21,7 @@ from guard.policy.suggest import closest
 
 COMMANDS: tuple[str, ...] = (
     "serve", "demo", "check", "explain", "schema", "selftest", "tune", "calibrate", "replay", "diff", "budget", "audit",
-    "doctor",
+    "secrets", "doctor",
 )  # fmt: skip
 
 _HELP = """usage: guard COMMAND [options]
