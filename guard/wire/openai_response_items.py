@@ -169,8 +169,9 @@ def item_of(
     elif isinstance(kind, str) and kind in _CALLS:
         fresh["call_id"] = name_of(item.get("call_id")) or ""
         for member in ("name", _CALLS[kind]):
-            if member == "name" and item.get("name") in talk.tools:
-                fresh["name"] = item["name"]
+            name = item.get(member)
+            if member == "name" and isinstance(name, str) and name in talk.tools:
+                fresh["name"] = name
             else:
                 adds.text(item, member, member, fresh)
     else:
