@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from guard.defences.base import Batch
+from guard.defences.noise import Noise
+from guard.defences.renormalise import Renormalise
+from guard.defences.round import Round
+from guard.defences.temperature import Temperature
 from guard.defences.top_k import TopK
 from tests.support.randomness import Seeded, batch_of
 
@@ -41,3 +45,17 @@ def test_a_second_truncation_never_brings_scores_back() -> None:
     twice = apply(2, once)
     assert twice.kept is not None
     assert twice.kept.tolist() == [[False, True, False]]
+
+
+def test_a_dropped_logprob_is_the_least_there_can_be() -> None:
+    after = apply(1, batch_of([[-2.0, -0.3, -1.5]], "logprobs"))
+    assert after.scores.tolist() == [[-9999.0, -0.3, -9999.0]]
+    assert after.scores.argmax(axis=1).tolist() == [1]
+
+
+def test_steps_behind_it_keep_dropped_logprobs_where_they_are() -> None:
+    cut = apply(2, batch_of([[-2.0, -0.3, -1.5, -4.0]], "logprobs"))
+    for spec in (Noise(scale=0.5), Round(decimals=1), Temperature(t=2.0), Renormalise()):
+        after = spec.apply(cut, Seeded(1), b"")
+        assert after.scores[0, [0, 3]].tolist() == [-9999.0, -9999.0]
+        assert after.scores.argmax(axis=1).tolist() == [1]

@@ -20,6 +20,9 @@ from guard.model.arrays import Ints
 from guard.model.outputs import Kind, Outputs
 from guard.model.prediction import Answer, LabelSlot, Prediction, Release, Shape
 from guard.model.queries import Queries
+from guard.wire.base import Reader
+from guard.wire.open_inference import OpenInference
+from tests.support.codecs import asked, rendered
 
 SCORES = np.random.default_rng(9).dirichlet(np.ones(5), 6)
 FLIP = Noise(scale=0.5, keep_argmax=False)
@@ -346,3 +349,25 @@ def test_the_work_of_degrading_is_done_for_everybody_and_shows_for_none(defences
     assert len(released[0]) == len(released[1]) == len(defences)
     for one, other in zip(*released, strict=True):
         np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_a_dropped_logprob_reads_the_least_and_is_no_distance() -> None:
+    doc = Doc(rows=1).add([[-2.0, -0.25, -3.0]])
+    report = doc.run(TopK(k=2), Round(decimals=0), kind="logprobs", trace=True)
+    assert doc.scores().tolist() == [[-2.0, 0.0, -9999.0]]
+    assert report.score_shift_l1 == pytest.approx(0.25)
+    assert [step.score_shift_l1 for step in report.steps] == pytest.approx([0.0, 0.25])
+
+
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "FP16"])
+def test_a_tensor_of_logprobs_tells_nothing_of_what_was_dropped(datatype: str) -> None:
+    api = OpenInference(Reader(Outputs(kind="logprobs")))
+    path = "/v2/models/m/infer"
+    body: dict[str, object] = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]}
+    scores = {"name": "s", "shape": [1, 3], "datatype": datatype, "data": [-2.0, -0.25, -3.0]}
+    answer = asked(api, path, body, {"model_name": "m", "outputs": [scores]})
+    rng = QueryNoise(bytes(32), "model", "alice", Queries(1, [[1.0, 2.0]]), None)
+    release((TopK(k=2),), Outputs(kind="logprobs"), answer, rng, labels_only=False)
+    data = rendered(api, answer)["outputs"][0]["data"]
+    assert data[:2] == [-2.0, -0.25]
+    assert data[2] <= -9990
