@@ -43,6 +43,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ("OpenAI key", rf"\bsk-proj-{_B64}{{20,}}"),
     ("OpenAI key", rf"\bsk-svcacct-{_B64}{{20,}}"),
     ("OpenAI key", rf"\bsk-admin-{_B64}{{20,}}"),
+    ("OpenAI key", "T3BlbkFJ[A-Za-z0-9]{20,}"),  # stands in the middle
     ("Anthropic key", rf"\bsk-ant-{_B64}{{20,}}"),
     ("Groq key", "gsk_[A-Za-z0-9]{40,}"),
     ("xAI key", "xai-[A-Za-z0-9]{40,}"),
@@ -63,7 +64,8 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ("Shopify token", "shp[acps][ats]_[a-fA-F0-9]{32,}"),
     ("Databricks token", "dapi[a-f0-9]{32,}"),
     ("Vault token", rf"hv[bs]\.{_B64}{{24,}}"),
-    ("Grafana token", "gl[cs]a?_[A-Za-z0-9+/=_]{32,}"),
+    ("Grafana token", "glsa_[A-Za-z0-9_]{32,}"),
+    ("Grafana token", "glc_[A-Za-z0-9+/=]{32,}"),
     ("Atlassian token", "ATATT3[A-Za-z0-9_=-]{50,}"),
     ("age key", "AGE-SECRET-KEY-1[0-9A-Z]{50,}"),
     *(
@@ -71,7 +73,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
         for head in ("eyJhbGci", "eyJ0eXAi", "eyJraWQi", "eyJlbmMi")
     ),
     ("JSON web token", r"eyJ[A-Za-z0-9_-]{8,120}\.eyJ[A-Za-z0-9_.=-]{8,}"),
-    ("password in a URL", r"://[^\s/@:?#]{0,64}:[^\s/@{<]{1,100}@"),
+    ("password in a URL", r"://[^\s/@:?#]{0,64}:[^\s/@{<\[]{1,100}@"),
     ("private key", "MII[A-Za-z0-9+/]{3}IBA[AD][A-Za-z0-9+/=\r\n]{16,}"),  # the body alone: RSA
     ("private key", "MHcCAQEE[A-Za-z0-9+/=\r\n]{16,}"),  # elliptic curves
     ("private key", "MIGHAgEA[A-Za-z0-9+/=\r\n]{16,}"),
@@ -102,18 +104,10 @@ class ShapeSet:
         self._shapes = tuple(shapes)
         self._by_first = {chr(code): [s for s in self._shapes if s.first.match(chr(code))] for code in range(128)}
         # `re` skips fast to one of several characters where each branch begins with one, and nothing stands before it.
-        ways = {char: _opening(of) for char, of in self._by_first.items() if of}
-        others = _opening([one for one in self._shapes if one.first.match("\u0394") or one.first.match("\u4e16")])
-        self._openings = re.compile(
-            "|".join(
-                [
-                    *(f"{re.escape(char)}{way}" for char, way in ways.items()),
-                    *([f"[^\0-\x7f]{others}"] if others else []),
-                ]
-            )
-            or "(?!)",
-            re.DOTALL,
-        )
+        ways = [re.escape(char) + _opening(of) for char, of in self._by_first.items() if of]
+        beyond = [one for one in self._shapes if one.beyond]
+        ways += [f"[^\0-\x7f]{_opening(beyond)}"] if beyond else []
+        self._openings = re.compile("|".join(ways) or "(?!)", re.DOTALL)
         self.tails = {one.tail: re.compile(f"{one.tail}*+") for one in self._shapes if one.tail}
 
     def tries(self, text: str, at: int) -> Iterator[tuple[int, Shape]]:
@@ -130,7 +124,7 @@ class ShapeSet:
 def _opening(shapes: Iterable[Shape]) -> str:
     """Return what follows the first character of any of some shapes; a word's begins where no other character is."""
     ways = [f"(?<![A-Za-z0-9].){one.opening}" if one.word else one.opening for one in shapes]
-    return f"(?:{'|'.join(dict.fromkeys(ways))})" if ways else ""
+    return f"(?:{'|'.join(dict.fromkeys(ways))})"
 
 
 class _Run(NamedTuple):

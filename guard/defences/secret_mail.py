@@ -44,10 +44,13 @@ class Mails:
             at = self._rest(window, at)
         sign = text.find("@", at)
         while sign >= 0:
-            start = sign - _word(text, sign)
+            local = _word(text, sign)
+            start = sign - local
             run = _RUN.match(text, sign)
             stop = sign + 1 if run is None else run.end()
-            if (sure := _SURE.match(text, sign, stop)) is not None:
+            if not local:
+                stop = sign + 1
+            elif (sure := _SURE.match(text, sign, stop)) is not None:
                 window.marks.append((base + start, base + sure.end()))
                 stop = self._rest(window, sure.end())
             elif stop == end and stop - sign <= _MOST:

@@ -47,7 +47,9 @@ _ISSUERS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
 _MOST_DIGITS = 19
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _GROUP = re.compile(r"(?<![A-Za-z0-9])(?<![0-9][.,])[0-9]{1,19}(?![0-9])")
-_NEXT = re.compile(rf"{_GAP}([0-9]{{1,{_MOST_DIGITS + 1}}})")
+_NEXT = re.compile(rf"({_GAP})([0-9]{{1,{_MOST_DIGITS + 1}}})")
+_MOST_AFTER_POINT = 6
+"""Digits of a group behind a point: more are a fraction."""
 
 
 def luhn(digits: str) -> bool:
@@ -117,7 +119,9 @@ def _card(text: str, start: int, *, last: bool) -> tuple[int, bool]:
         if group is None:
             # Whatever may follow a gap that is not over.
             return certain, not last and _SOON.match(text, at) is not None
-        digits += group[1]
+        if group[1] == "." and len(group[2]) > _MOST_AFTER_POINT:
+            return certain, False
+        digits += group[2]
         at = group.end()
         possible = lengths(digits[:4])
         if len(digits) > max(possible, default=0):

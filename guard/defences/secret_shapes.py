@@ -26,6 +26,7 @@ class Shape:
         name: what it finds.
         pattern: as it was written.
         first: one character of any that it may begin with.
+        beyond: that may be one beyond ASCII.
         opening: what follows up to its sixth character, or the end of what came.
         word: it begins only where no letter or digit stands before.
         whole: matches as soon as it is certain.
@@ -36,6 +37,7 @@ class Shape:
     name: str
     pattern: str
     first: re.Pattern[str] = field(repr=False)
+    beyond: bool
     opening: str
     word: bool
     whole: re.Pattern[str] = field(repr=False)
@@ -74,7 +76,17 @@ def shape(name: str, pattern: str) -> Shape:
     begun = rf"{last}{{0,{max(low - 1, 0)}}}\Z"
     for chars, a, b in reversed(elements[:-1]):
         begun = rf"(?:{chars}{{0,{b}}}+\Z|{chars}{{{a},{b}}}+{begun})"
-    return Shape(name, pattern, re.compile(first), opening, word, re.compile(whole), re.compile(begun), tail)
+    return Shape(
+        name,
+        pattern,
+        re.compile(first),
+        not first.isascii() or "\\" in first or first.startswith("[^"),
+        opening,
+        word,
+        re.compile(whole),
+        re.compile(begun),
+        tail,
+    )
 
 
 _UNBOUND = 10**9

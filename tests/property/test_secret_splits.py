@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -17,23 +18,97 @@ KEY = "AKIAIOSFODNN7EXAMPLE"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq3\nabc+/=\n-----END RSA PRIVATE KEY-----"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc_def-ghijkl"
 PLANTED = (
-    "4111 1111 1111 1111", "4111-1111-1111-1111", "371449635398431", "5 5 5 5 5 5 5 5 5 5 5 5 4 4 4 4",
-    "DE89 3704 0044 0532 0130 00", "gb82west12345698765432", "NL91ABNA0417164300",
-    KEY, "ghp_" + "a1B2" * 9, "sk-ant-api03-" + "aB3_" * 9, "xoxb-1234567890-abcdefghij", "hf_" + "AbCd1" * 7, TOKEN, PEM,
-    "postgres://app:pa55word@db.internal/x", "password is Tr0ub4dor&3", 'api_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"',
-    "john.smith@example.com", "ann@mail.example.co.uk", "correct horse battery staple", "7947-2210-5521", "7 9.4 7-2210 5521",
-    "ZURICH 9041, kobalt", "EMP-123456",
-)  # fmt: skip
+    "4111 1111 1111 1111",
+    "4111-1111-1111-1111",
+    "371449635398431",
+    "5 5 5 5 5 5 5 5 5 5 5 5 4 4 4 4",
+    "DE89 3704 0044 0532 0130 00",
+    "gb82west12345698765432",
+    "NL91ABNA0417164300",
+    KEY,
+    "ghp_" + "a1B2" * 9,
+    "sk-ant-api03-" + "aB3_" * 9,
+    "xoxb-1234567890-abcdefghij",
+    "hf_" + "AbCd1" * 7,
+    TOKEN,
+    PEM,
+    "postgres://app:pa55word@db.internal/x",
+    "password is Tr0ub4dor&3",
+    'api_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"',
+    "john.smith@example.com",
+    "ann@mail.example.co.uk",
+    "correct horse battery staple",
+    "7947-2210-5521",
+    "7 9.4 7-2210 5521",
+    "ZURICH 9041, kobalt",
+    "EMP-123456",
+)
 NEAR = (
-    "4111 1111 1111 1112", "2024-05-17 13:45:10", "0.4532015112830366", "DE88 3704 0044 0532 0130 00", "at 10 o'clock",
-    "AKIA", "ghp_", "sk-", "eyJ", "-----BEGIN", "-----END RSA PRIVATE KEY-----", "MII", "://", "user@", "@home", "password is",
-    "token:", "api key", "correct horse", "7947-2210", "79 472", "EMP-12", "550e8400-e29b-41d4-a716-446655440000", "a" * 90,
-    "4" * 25, "4 " * 25, "Zürich", "-" * 12, "=" * 9, "A0" * 40, "." * 5, "x.y.z",
-)  # fmt: skip
+    "4111 1111 1111 1112",
+    "2024-05-17 13:45:10",
+    "0.4532015112830366",
+    "DE88 3704 0044 0532 0130 00",
+    "at 10 o'clock",
+    "AKIA",
+    "ghp_",
+    "sk-",
+    "eyJ",
+    "-----BEGIN",
+    "-----END RSA PRIVATE KEY-----",
+    "MII",
+    "://",
+    "user@",
+    "@home",
+    "password is",
+    "token:",
+    "api key",
+    "correct horse",
+    "7947-2210",
+    "79 472",
+    "EMP-12",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "a" * 90,
+    "4" * 25,
+    "4 " * 25,
+    "Zürich",
+    "-" * 12,
+    "=" * 9,
+    "A0" * 40,
+    "." * 5,
+    "x.y.z",
+)
 GLUE = (
-    " ", "", ", ", ". ", "\n", "-", "\u200b", "\u00a0", "\\", "\\n", "\\u0037", "\\u00", "\\\\", "\uff11", "\u0664", "\u00ad" * 3,
-    "\u200b" * 40, " the ", " of it", "é", "ß", "ﬁ", "日本語", '"', "'", "@", ":", "4", "7", "c",
-)  # fmt: skip
+    " ",
+    "",
+    ", ",
+    ". ",
+    "\n",
+    "-",
+    "\u200b",
+    "\u00a0",
+    "\\",
+    "\\n",
+    "\\u0037",
+    "\\u00",
+    "\\\\",
+    "\uff11",
+    "\u0664",
+    "\u00ad" * 3,
+    "\u200b" * 40,
+    " the ",
+    " of it",
+    "é",
+    "ß",
+    "ﬁ",
+    "日本語",
+    '"',
+    "'",
+    "@",
+    ":",
+    "4",
+    "7",
+    "c",
+)
 SPEC = Secrets(canaries=SecretStr(CANARIES), patterns=(r"\bEMP-\d{6}",))
 ENDING = Secrets(canaries=SecretStr(CANARIES), patterns=(r"\bEMP-\d{6}",), action="end")
 
@@ -72,7 +147,7 @@ def left(spec: Secrets, parts: list[str], before: str = "") -> Left:
 
 def cut(text: str, at: list[int]) -> list[str]:
     edges = [0, *sorted(min(i, len(text)) for i in at), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def rebuilt(text: str, spans: list[tuple[int, int]], replacement: str) -> str:
