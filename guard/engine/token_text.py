@@ -20,6 +20,8 @@ from guard.engine.token_scores import Placed
 
 _MOST_WAITING = 256
 """Tokens that may come before their text; of more, the oldest never leave."""
+_NEAR = 1024
+"""Characters of a text behind which nothing can go on that its prompt has begun: more than any scanner holds back."""
 
 
 class Aligner:
@@ -97,13 +99,10 @@ class Stage:
     Args:
         scanner: its own.
         enforced: in shadow, text goes on as it came, and what would have happened is counted.
-        final: nothing behind it looks at tokens.
     """
 
     __slots__ = (
         "_back",
-        "_fed",
-        "_final",
         "_held",
         "_left",
         "_open",
@@ -112,14 +111,16 @@ class Stage:
         "_upto",
         "ended",
         "enforced",
+        "fed",
+        "final",
         "redacted",
     )
 
-    def __init__(self, scanner: Scanner, *, enforced: bool, final: bool) -> None:
+    def __init__(self, scanner: Scanner, *, enforced: bool) -> None:
         self._scanner = scanner
         self.enforced = enforced
-        self._final = final
-        self._fed = 0
+        self.final = True  # nothing behind it looks at tokens
+        self.fed = 0
         self._upto = 0
         self._left = 0
         self._shift = 0  # from the count of characters that came to that of characters that left
@@ -134,10 +135,11 @@ class Stage:
         if not self.enforced:
             if not self.ended:
                 self._count(self._scanner.feed(text, last=last))
+            self.fed += len(text)
             return text, tokens
         parts: list[str] = []
         out: list[Placed] = []
-        base, done = self._fed, 0
+        base, done = self.fed, 0
         for one in tokens:
             others = {label for label in one.token.labels if label != one.token.labels[0]}
             if others:
@@ -151,14 +153,18 @@ class Stage:
             self._held.append(one)
         if not self.ended and (last or done < len(text)):
             self._feed(text[done:], parts, out, last=last)
-        self._fed = base + len(text)
+        self.fed = base + len(text)
         return self._parted("".join(parts)), out
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits here."""
+        return self._upto == self.fed and not self._held and not self._back
 
     def _feed(self, text: str, parts: list[str], out: list[Placed], *, last: bool) -> None:
         cleared = self._scanner.feed(text, last=last)
         self._count(cleared)
         parts.append(cleared.text)
-        self._upto = cleared.upto
         self._left += len(cleared.text)
         before, self._shift = self._shift, self._left - cleared.upto
         spans = cleared.redacted
@@ -166,7 +172,7 @@ class Stage:
             self._held = deque([one for one in self._held if not _touched(one, spans)])
         while self._held and self._held[0].end <= cleared.upto:
             one = self._held.popleft()
-            if not self._final:
+            if not self.final:
                 if not spans or one.start >= spans[-1][1]:
                     shift = self._shift
                 elif one.end <= spans[0][0]:
@@ -182,13 +188,14 @@ class Stage:
     def _count(self, cleared: Cleared) -> None:
         """Count redactions, of which a long one may come in parts."""
         spans = cleared.redacted
+        self._upto = cleared.upto
         self.redacted += max(len(spans) - bool(spans and spans[0][0] == self._open), cleared.ends)
         self._open = spans[-1][1] if spans and spans[-1][1] == cleared.upto else -1
         self.ended = cleared.ends
 
     def _parted(self, text: str) -> str:
         """Hold back, for the scanner behind this one, the text of a token of which only a part may leave."""
-        if self._final:
+        if self.final:
             return text
         text = self._back + text
         part = max(self._upto - self._held[0].start, 0) if self._held else 0
@@ -204,20 +211,23 @@ def _touched(one: Placed, spans: Iterable[tuple[int, int]]) -> bool:
 class Passage:
     """One text on its way through a route's text defences.
 
+    Each looks at the text twice: by itself, and as what the prompt goes on with. Whoever writes the prompt must neither
+    begin a secret there for the model to complete, nor end it so that the model's own text looks like a part of
+    something harmless, a longer number say.
+
     Args:
         defences: they, in order.
         before: the end of the text that it goes on from.
     """
 
-    __slots__ = ("_aligner", "_stages", "ended", "released")
+    __slots__ = ("_aligner", "_alone", "_counts", "_joined", "_stages", "ended", "released")
 
     def __init__(self, defences: tuple[TextDefence, ...], before: str) -> None:
-        enforced = [i for i, defence in enumerate(defences) if defence.mode == "enforce"]
         self._aligner = Aligner()
-        self._stages = [
-            Stage(d.scanner(before), enforced=d.mode == "enforce", final=not enforced or i >= enforced[-1])
-            for i, d in enumerate(defences)
-        ]
+        self._alone = [Stage(d.scanner(""), enforced=d.mode == "enforce") for d in defences]
+        self._joined = [Stage(d.scanner(before), enforced=d.mode == "enforce") for d in defences] if before else []
+        self._counts = [0] * len(self._joined)
+        self._stages = self._in_order()
         self.released: list[str] = []
         self.ended = False
 
@@ -230,8 +240,26 @@ class Passage:
                 self.ended = last = True
         if text:
             self.released.append(text)
+        if self._joined and self._stages[0].fed > _NEAR and all(stage.idle for stage in self._stages):
+            self._counts = [stage.redacted for stage in self._joined]
+            self._joined = []
+            self._stages = self._in_order()
         return text, tokens
 
     def redacted(self) -> list[int]:
         """Return how many redactions each defence has made, or would have."""
-        return [stage.redacted for stage in self._stages]
+        counts = [stage.redacted for stage in self._joined] or self._counts or [0] * len(self._alone)
+        # In shadow both have seen the same; enforced, the second sees what the first has left.
+        return [
+            stage.redacted + more if stage.enforced else max(stage.redacted, more)
+            for stage, more in zip(self._alone, counts, strict=True)
+        ]
+
+    def _in_order(self) -> list[Stage]:
+        stages = (
+            [s for pair in zip(self._alone, self._joined, strict=True) for s in pair] if self._joined else self._alone
+        )
+        enforced = [i for i, stage in enumerate(stages) if stage.enforced]
+        for i, stage in enumerate(stages):
+            stage.final = not enforced or i >= enforced[-1]
+        return stages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from guard.defences.base import Defence
 from guard.defences.noise import Noise
 from guard.defences.round import Round
+from guard.defences.secrets import Secrets
 from guard.model.text import Token
 from tests.support.generated import Client, Word, client, token
 
@@ -34,10 +35,23 @@ class Said(NamedTuple):
     events: list[tuple[int, int]]
 
 
+PRIVATE = (
+    "4111 1111 1111 1111",
+    "4111",
+    " 1111",
+    "ann@example.com",
+    "ann",
+    "@example",
+    ".com",
+    "AKIAIOSFODNN7",
+    "EXAMPLE",
+)
+
+
 @st.composite
-def generated(draw: st.DrawFn) -> Said:
+def generated(draw: st.DrawFn, words: Sequence[str] = WORDS) -> Said:
     """Make a text with its tokens, and a way to split both over events."""
-    text = "".join(draw(st.lists(st.sampled_from(WORDS), max_size=12)))
+    text = "".join(draw(st.lists(st.sampled_from(words), max_size=12)))
     data = text.encode()
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=10)))
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
@@ -99,6 +113,18 @@ def test_what_leaves_is_the_same_for_any_split(said: Said, defences: tuple[Defen
     assert other.generation.ended == one.generation.ended
     if not one.generation.ended:  # which hears no more
         assert other.generation.settled().logprobs == one.generation.settled().logprobs
+
+
+@given(
+    generated((*PRIVATE, " ", "\n", "\N{EURO SIGN}")),
+    st.sampled_from(("redact", "end")),
+    st.sampled_from(("", "4111 1111")),
+)
+def test_the_same_of_real_secrets(said: Said, action: Literal["redact", "end"], before: str) -> None:
+    defences = (Secrets(action=action), Noise(scale=0.3))
+    one, other = whole(said, defences, before), split(said, defences, before)
+    assert other.text == one.text
+    assert raws(other) == raws(one)
 
 
 @given(generated())

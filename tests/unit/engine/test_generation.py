@@ -8,6 +8,7 @@ import pytest
 from guard.defences.base import Cleared, Scanner
 from guard.defences.noise import Noise
 from guard.defences.round import Round
+from guard.defences.secrets import Secrets
 from guard.errors import UpstreamError
 from guard.model.text import Most, Token
 from tests.support.generated import Client, Word, client, token
@@ -79,6 +80,28 @@ def test_what_a_prompt_began_is_recognised() -> None:
     got.say("RET and more", before="the SEC", last=True)
     assert "RET" not in got.text
     assert got.text.endswith(" and more")
+
+
+@pytest.mark.parametrize("before", ["", "7", "Tell me a card", "4111 1111", "1234567890123456789", "x@", "AKIA"])
+@pytest.mark.parametrize("said", ["4111 1111 1111 1111", "AKIAIOSFODNN7EXAMPLE", "ann@example.com"])
+def test_no_end_of_a_prompt_makes_a_secret_part_of_something_harmless(before: str, said: str) -> None:
+    for pieces in ([said, " ok"], [*said, " ok"]):
+        got = client(Secrets())
+        for piece in pieces:
+            got.say(piece, before=before)
+        got.say("", last=True)
+        assert got.text == "[redacted] ok"
+
+
+def test_what_the_prompt_began_is_forgotten_when_it_is_far_and_counted_all_the_same() -> None:
+    got = client(Word(), Word(word="HIDE"), Word(mode="shadow"))
+    got.say("RET ", words("RET "), before="the SEC")
+    for _ in range(200):
+        got.say("a word ", [token("a"), token(" word ")])
+    got.say("SECRET and HIDE.", words("SECRET and HIDE."), last=True)
+    assert got.text == "[-] " + "a word " * 200 + "[-] and [-]."
+    assert len(data(got)) == 1 + 400 + 1
+    assert got.generation.report().redacted == 3
 
 
 def test_steps_run_in_order_and_shadow_changes_nothing() -> None:
