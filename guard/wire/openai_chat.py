@@ -13,7 +13,7 @@ from guard.wire.base import Reader, Reading
 from guard.wire.body import encode, forwardable, unreadable
 from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, write_chat
-from guard.wire.openai_parts import name_of, object_of, objects_of, usage_of
+from guard.wire.openai_parts import object_of, objects_of, usage_of
 from guard.wire.openai_prompts import chat_queries, json_request
 from guard.wire.openai_requests import (
     CHAT_MEMBERS,
@@ -76,10 +76,11 @@ class Chat(Chunks):
         talk = cast("Talk", reading.document)
         talk.begin()
         pieces: list[Piece] = []
+        fresh: Json = talk.named(document)
         choices = [self._choice(raw, talk, "message", pieces) for raw in objects_of(document.get("choices"), "choices")]
         if not choices:
             raise unreadable("it holds no choices")
-        fresh: Json = talk.named(document) | {"object": "chat.completion", "choices": choices}
+        fresh |= {"object": "chat.completion", "choices": choices}
         usage = usage_of(document)
         if usage is not None:
             fresh["usage"] = usage
@@ -92,8 +93,9 @@ class Chat(Chunks):
             UpstreamError: it cannot be read.
         """
         pieces: list[Piece] = []
+        fresh: Json = talk.named(document)
         choices = [self._choice(raw, talk, "delta", pieces) for raw in objects_of(document.get("choices"), "choices")]
-        fresh: Json = talk.named(document) | {"object": "chat.completion.chunk", "choices": choices}
+        fresh |= {"object": "chat.completion.chunk", "choices": choices}
         usage = usage_of(document)
         if usage is not None and talk.counts:
             fresh["usage"] = usage
@@ -197,12 +199,13 @@ def _calls(body: Json, out: Json, parts: Choice, place: Place) -> None:
         number = call.get("index", position) if place == "delta" else position
         if type(number) is not int or not 0 <= number < MOST_CALLS:
             raise unreadable("a tool call has no number")
-        kind = "custom" if "custom" in call else "function"
+        kind = "custom" if "custom" in call or call.get("type") == "custom" else "function"
         opens = partial(_call, out, number, place)
         fresh = opens()
-        for member in ("id", "type"):
-            if (name := name_of(call.get(member))) is not None:
-                fresh[member] = name
+        if call.get("id") is not None:
+            fresh["id"] = parts.talk.made(parts.index, number)
+        if call.get("type") is not None:
+            fresh["type"] = kind
         inner = call.get(kind)
         if inner is not None:
             key = f"tool_calls/{number}/{kind}"

@@ -15,8 +15,8 @@ from guard.model.text import Piece, Token
 from guard.wire.base import Event
 from guard.wire.body import decode_reply, encode, unreadable
 from guard.wire.openai_logprobs import read_chat, write_chat
-from guard.wire.openai_parts import check_failed, error_document, name_of, object_of
-from guard.wire.openai_response_items import Thread, item_of, items_of, part_in, response_of
+from guard.wire.openai_parts import check_failed, error_document, object_of
+from guard.wire.openai_response_items import PREFIXES, Thread, item_of, items_of, part_in, response_of
 from guard.wire.openai_texts import Talk
 from guard.wire.parameters import Json
 
@@ -30,9 +30,14 @@ _TEXTS = {
 }
 """What `response.NAME.delta` and `.done` add to: the text's key, where `.done` says it again, and what numbers it."""
 _NAMES = {texts: name for name, (texts, _, _) in _TEXTS.items()}
+_KINDS = {
+    **{"content": "message", "refusal": "message", "reasoning": "reasoning", "summary": "reasoning"},
+    **{"arguments": "function_call", "input": "custom_tool_call"},
+}
+"""Which items hold a text."""
 _RESPONSES = frozenset({"created", "queued", "in_progress", "completed", "incomplete"})
 _ENDS = frozenset({"completed", "incomplete"})
-_PARTS = {"content_part": "content_index", "reasoning_summary_part": "summary_index"}
+_PARTS = {"content_part": ("content", "content_index"), "reasoning_summary_part": ("summary", "summary_index")}
 
 
 class ResponseEvents:
@@ -64,7 +69,7 @@ class ResponseEvents:
         if name == "output_item" and what in ("added", "done"):
             return _item(document, said, thread)
         if name in _PARTS and what in ("added", "done"):
-            return _part(document, said, _PARTS[name], thread)
+            return _part(document, said, name, thread)
         return []
 
     def written(self, document: Json | None) -> bytes:
@@ -100,11 +105,15 @@ def _index(document: Json, member: str) -> int:
     return index
 
 
-def _placed(document: Json, member: str, thread: Thread) -> tuple[int, Json]:
+def _named(number: int, texts: str, thread: Thread) -> Json:
+    """Return what says which item an event is about."""
+    return {"item_id": f"{PREFIXES[_KINDS[texts]]}_{thread.made(number)}", "output_index": number}
+
+
+def _placed(document: Json, texts: str, member: str, thread: Thread) -> tuple[int, Json]:
     """Return the number of an event's item, and what says where the event belongs."""
-    identifier = document.get("item_id")
-    number = thread.number_of(identifier, document.get("output_index"))
-    where: Json = {"item_id": name_of(identifier) or "", "output_index": number}
+    number = thread.number_of(document.get("item_id"), document.get("output_index"))
+    where = _named(number, texts, thread)
     if member:
         where[member] = _index(document, member)
     return number, where
@@ -112,7 +121,7 @@ def _placed(document: Json, member: str, thread: Thread) -> tuple[int, Json]:
 
 def _delta(document: Json, name: str, thread: Thread) -> Answer:
     texts, _, member = _TEXTS[name]
-    number, where = _placed(document, member, thread)
+    number, where = _placed(document, texts, member, thread)
     text = document.get("delta")
     if not isinstance(text, str):
         raise unreadable("a delta is no text")
@@ -149,8 +158,7 @@ def _rest(thread: Thread, only: str = "") -> list[Answer]:
         if texts not in _NAMES:
             continue  # the name of a tool, which no delta says
         name = _NAMES[texts]
-        names = [one for one, at in thread.numbers.items() if at == int(number)]
-        where: Json = {"item_id": name_of(names[0]) if names else "", "output_index": int(number)}
+        where = _named(int(number), texts, thread)
         if place:
             where[_TEXTS[name][2]] = int(place[0])
         found.append(_added(key, "", [], where, name, thread, last=True))
@@ -159,7 +167,7 @@ def _rest(thread: Thread, only: str = "") -> list[Answer]:
 
 def _done(document: Json, name: str, thread: Thread) -> list[Answer]:
     texts, member, index = _TEXTS[name]
-    number, where = _placed(document, index, thread)
+    number, where = _placed(document, texts, index, thread)
     text = document.get(member)
     if not isinstance(text, str | None):
         raise unreadable(f"{member} is no text")
@@ -186,12 +194,16 @@ def _item(document: Json, said: str, thread: Thread) -> list[Answer]:
     return [*rest, Answer(1, _numbered(said, thread, output_index=number, item=fresh), pieces=pieces, choices=1)]
 
 
-def _part(document: Json, said: str, member: str, thread: Thread) -> list[Answer]:
-    number, where = _placed(document, member, thread)
+def _part(document: Json, said: str, name: str, thread: Thread) -> list[Answer]:
+    texts, member = _PARTS[name]
+    part = object_of(document.get("part"), "part")
+    if part.get("type") == "reasoning_text":
+        texts = "reasoning"
+    number, where = _placed(document, texts, member, thread)
     index, done = cast("int", where[member]), said.endswith(".done")
     rest = _rest(thread, f"{number}/") if done else []
     pieces: list[Piece] = []
-    fresh = part_in(document.get("part"), number, index, thread, pieces, "again" if done else "begun")
+    fresh = part_in(part, number, index, thread, pieces, "again" if done else "begun")
     if fresh is None:
         return []
     return [*rest, Answer(1, _numbered(said, thread, **where, part=fresh), pieces=pieces, choices=1)]
@@ -225,7 +237,7 @@ def _released(thread: Thread) -> list[Json]:
         number, kind, *_ = key.split("/")
         if kind == "content":
             part: Json = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": []}
-            name = next((one for one, at in thread.numbers.items() if at == int(number)), "")
-            item = {"type": "message", "id": name_of(name) or "", "role": "assistant", "status": "incomplete"}
+            item = {"type": "message", "id": _named(int(number), kind, thread)["item_id"]}
+            item |= {"role": "assistant", "status": "incomplete"}
             found.append({**item, "content": [part]})
     return found

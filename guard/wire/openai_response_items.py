@@ -14,7 +14,7 @@ from typing import Literal, cast
 from guard.model.text import Piece, Token
 from guard.wire.body import unreadable
 from guard.wire.openai_logprobs import read_chat, write_chat
-from guard.wire.openai_parts import name_of, object_of, objects_of
+from guard.wire.openai_parts import name_of, objects_of
 from guard.wire.openai_texts import Talk
 from guard.wire.parameters import Json
 
@@ -24,6 +24,8 @@ MOST_ITEMS = 128
 _STATUSES = frozenset({"completed", "incomplete", "in_progress", "queued"})
 _REASONS = frozenset({"max_output_tokens", "content_filter"})
 _CALLS: dict[str, str] = {"function_call": "arguments", "custom_tool_call": "input"}
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
+"""What identifiers begin with: OpenAI's server takes an item back under no other."""
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -103,7 +105,8 @@ def response_of(said: Json, talk: Thread) -> tuple[Json, Json | None]:
     """Return a fresh response without its output, and its counts of tokens in chat's words."""
     fresh: Json = {"id": name_of(said.get("id")) or "resp", "object": "response", **talk.echo}
     for member in ("created_at", "completed_at"):
-        if type(value := said.get(member)) is int or isinstance(value, float):
+        value = said.get(member)
+        if type(value) in (int, float) and 0 <= cast("float", value) < 2**53:
             fresh[member] = int(cast("float", value))
     status, reason = said.get("status"), said.get("incomplete_details")
     fresh["status"] = status if isinstance(status, str) and status in _STATUSES else "failed"
@@ -147,9 +150,10 @@ def item_of(
     Raises:
         UpstreamError: it cannot be read.
     """
-    kind, identifier = item.get("type"), name_of(item.get("id"))
-    status = item.get("status")
-    fresh: Json = {"type": kind} | ({"id": identifier} if identifier else {})
+    kind, status = item.get("type"), item.get("status")
+    if not isinstance(kind, str) or kind not in PREFIXES:
+        return None
+    fresh: Json = {"type": kind, "id": f"{PREFIXES[kind]}_{talk.made(number)}"}
     if isinstance(status, str) and status in _STATUSES:
         fresh["status"] = status
     adds = _Adds(talk, pieces, number, how, filtered)
@@ -166,16 +170,14 @@ def item_of(
                 listed = objects_of(item.get(member), member)
                 texts = "summary" if member == "summary" else "reasoning"
                 fresh[member] = [adds.text(one, "text", f"{texts}/{i}", {"type": name}) for i, one in enumerate(listed)]
-    elif isinstance(kind, str) and kind in _CALLS:
-        fresh["call_id"] = name_of(item.get("call_id")) or ""
+    else:
+        fresh["call_id"] = f"call_{talk.made(number)}"
         for member in ("name", _CALLS[kind]):
             name = item.get(member)
             if member == "name" and isinstance(name, str) and name in talk.tools:
                 fresh["name"] = name
             else:
                 adds.text(item, member, member, fresh)
-    else:
-        return None
     return fresh
 
 
@@ -215,9 +217,8 @@ def part_of(said: Json, place: int, adds: _Adds) -> Json | None:
     return adds.text(said, "text", f"content/{place}", fresh, tokens)
 
 
-def part_in(said: object, number: int, place: int, talk: Thread, pieces: list[Piece], how: Pass) -> Json | None:
+def part_in(part: Json, number: int, place: int, talk: Thread, pieces: list[Piece], how: Pass) -> Json | None:
     """Return a fresh part of an event that brings one alone."""
-    part = object_of(said, "part")
     adds = _Adds(talk, pieces, number, how, None)
     if part.get("type") == "summary_text":
         return adds.text(part, "text", f"summary/{place}", {"type": "summary_text"})

@@ -124,9 +124,11 @@ def test_a_number_that_is_planted_anywhere_does_not_leave(name: str) -> None:
     assert tried > 15
 
 
-SCALARS = st.sampled_from(
-    [None, True, -1, 0, 7, 0.5, -0.5, 1e308, 10**30, "", "x", "SECRET", "[DONE]", [], {}, [[]], [0.5], ["a"], {"a": {}}]
-)
+JUNK: list[Json] = [
+    *(None, True, -1, 0, 7, 0.5, -0.5, 1e308, 10**30, "", "x", "a SECRET", "[DONE]"),
+    *([], {}, [[]], [0.5], ["a"], {"a": {}}),
+]
+SCALARS = st.sampled_from(JUNK)
 
 
 def mutated(document: Json, data: st.DataObject) -> Json:

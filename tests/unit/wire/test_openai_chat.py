@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_calls_of_tools_are_looked_through_and_the_client_s_own_names_are_not() 
     got = answered(chat({"tool_calls": [CALL, {**CALL, "id": "call_2"}]}), Word(), tools=TOOLS)
     calls = got["choices"][0]["message"]["tool_calls"]
     said = {"name": "pay", "arguments": '{"pin": "[-]"}'}
-    assert calls == [{"id": name, "type": "function", "function": said} for name in ("call_1", "call_2")]
+    assert [{**call, "id": ""} for call in calls] == [{"id": "", "type": "function", "function": said}] * 2
     strange = {**CALL, "function": {"name": "SECRET", "arguments": "{}"}}
     got = answered(chat({"tool_calls": [strange]}), Word(), tools=TOOLS)
     assert got["choices"][0]["message"]["tool_calls"][0]["function"] == {"name": "[-]", "arguments": "{}"}
@@ -84,6 +85,18 @@ def test_calls_of_tools_are_looked_through_and_the_client_s_own_names_are_not() 
     custom = {"id": "call_1", "type": "custom", "custom": {"name": "run", "input": "say SECRET"}}
     got = answered(chat({"tool_calls": [custom]}), Word(), tools=[{"type": "custom", "custom": {"name": "run"}}])
     assert got["choices"][0]["message"]["tool_calls"][0]["custom"] == {"name": "run", "input": "say [-]"}
+
+
+def test_identifiers_of_calls_are_guard_s_own_since_some_models_write_them() -> None:
+    asked = chat({"tool_calls": [{**CALL, "id": "4111111111111111"}, {**CALL, "id": "SECRET"}]})
+    first, second = answered(asked, Word(), tools=TOOLS)["choices"][0]["message"]["tool_calls"]
+    assert re.fullmatch("[a-z0-9]{9}", first["id"])
+    assert first["id"] != second["id"]
+    begun = {"index": 0, "id": "SECRET", "type": "function", "function": {"name": "pay", "arguments": ""}}
+    found = chunks([chunk({"tool_calls": [begun]}), chunk({}, "tool_calls")], tools=TOOLS)
+    assert found[0]["choices"][0]["delta"]["tool_calls"][0]["id"] == first["id"]
+    other = answered({**asked, "id": "chatcmpl-2"}, tools=TOOLS)["choices"][0]["message"]["tool_calls"]
+    assert other[0]["id"] != first["id"]
 
 
 def test_calls_of_tools_come_in_pieces_and_what_waits_of_them_leaves_at_the_end() -> None:
@@ -100,7 +113,8 @@ def test_calls_of_tools_come_in_pieces_and_what_waits_of_them_leaves_at_the_end(
         for call in event["choices"][0]["delta"].get("tool_calls", ()):
             texts[call["index"]] = texts.get(call["index"], "") + call["function"].get("arguments", "")
     assert texts == {0: '{"a": "[-]"}', 1: '"SECR'}
-    assert found[1]["choices"][0]["delta"]["tool_calls"] == [first]
+    (begun,) = found[1]["choices"][0]["delta"]["tool_calls"]
+    assert {**begun, "id": "call_1"} == first
     last = found[-1]["choices"][0]
     assert last["finish_reason"] == "tool_calls"
     assert last["delta"]["tool_calls"] == [{"index": 1, "function": {"arguments": "SECR"}}]

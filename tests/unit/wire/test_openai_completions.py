@@ -113,7 +113,10 @@ def test_log_probabilities_that_cannot_be_read_are_withheld(logprobs: Json) -> N
         answered(completion("hi", logprobs=logprobs), logprobs=1)
 
 
-@pytest.mark.parametrize("answer", [{}, {"choices": []}, completion("a", index=1), {"choices": [{"text": 5}]}, []])
+BROKEN: Json = [{}, {"choices": []}, completion("a", index=1), {"choices": [{"text": 5}]}, []]
+
+
+@pytest.mark.parametrize("answer", BROKEN)
 def test_answers_that_cannot_be_read_are_withheld(answer: Json) -> None:
     with pytest.raises(UpstreamError):
         answered(answer)

@@ -92,13 +92,14 @@ def test_inputs_are_texts_and_parameters_follow_the_policy() -> None:
     reading = ask(api, EMBED, {"model": "m", "input": "a", "dimensions": 8})
     assert json.loads(reading.body) == {"model": "m", "input": "a"}
     assert reading.most is None
-    for more in (
+    wrong: Json = [
         {"input": [1, 2]},
         {"input": []},
+        {"input": None},
         {"encoding_format": "bytes"},
         {"embed_dtype": "float16"},
-        {"input": None},
-    ):
+    ]
+    for more in wrong:
         with pytest.raises(ClientError):
             ask(api, EMBED, {"model": "m", "input": "a", **more})
     opened = codec("openai", Parameter(name="token_ids"), kind="embedding")
@@ -129,20 +130,20 @@ def test_parts_of_one_input_are_one_row() -> None:
     assert json.loads(reading.body) == {"input": parts}
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"results": []},
-        {"results": moderation()["results"][:1]},
-        {"results": [{**one, "flagged": 0.6231} for one in moderation()["results"]]},
-        {"results": [{**one, "categories": {"hate": 0.6231}} for one in moderation()["results"]]},
-        {"results": [{**one, "category_scores": {"hate": 7.5}} for one in moderation()["results"]]},
-        {"results": [{**one, "category_scores": {"hate": "0.5"}} for one in moderation()["results"]]},
-        {"results": [{**one, "category_scores": {}} for one in moderation()["results"]]},
-        {"results": [moderation()["results"][0], {**moderation()["results"][1], "category_scores": {"hate": 0.5}}]},
-        {"results": [{**one, "category_scores": {"0.6231 {": 0.5}} for one in moderation()["results"]]},
-    ],
-)
+BROKEN: Json = [
+    {"results": []},
+    {"results": moderation()["results"][:1]},
+    {"results": [{**one, "flagged": 0.6231} for one in moderation()["results"]]},
+    {"results": [{**one, "categories": {"hate": 0.6231}} for one in moderation()["results"]]},
+    {"results": [{**one, "category_scores": {"hate": 7.5}} for one in moderation()["results"]]},
+    {"results": [{**one, "category_scores": {"hate": "0.5"}} for one in moderation()["results"]]},
+    {"results": [{**one, "category_scores": {}} for one in moderation()["results"]]},
+    {"results": [moderation()["results"][0], {**moderation()["results"][1], "category_scores": {"hate": 0.5}}]},
+    {"results": [{**one, "category_scores": {"0.6231 {": 0.5}} for one in moderation()["results"]]},
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_moderations_that_cannot_be_read_are_withheld(broken: Json) -> None:
     with pytest.raises(UpstreamError):
         moderated({**moderation(), **broken})
