@@ -11,7 +11,7 @@ from guard.defences.round import Round
 from guard.defences.secrets import Secrets
 from guard.errors import UpstreamError
 from guard.model.text import Most, Token
-from tests.support.generated import Client, Word, client, token
+from tests.support.generated import Client, Word, WordScanner, client, token
 
 
 def words(text: str, *others: tuple[str, float]) -> list[Token]:
@@ -102,6 +102,42 @@ def test_what_the_prompt_began_is_forgotten_when_it_is_far_and_counted_all_the_s
     assert got.text == "[-] " + "a word " * 200 + "[-] and [-]."
     assert len(data(got)) == 1 + 400 + 1
     assert got.generation.report().redacted == 3
+
+
+def test_text_that_waits_is_not_lost_when_the_prompt_is_forgotten() -> None:
+    got = client(Word())
+    got.say("a" * 1020, before="the prompt")
+    got.say(" word SEC", [token(" word SEC")])
+    got.say("OND", [token("OND")], last=True)
+    assert got.text == "a" * 1020 + " word SECOND"
+    assert data(got) == [b" word SEC", b"OND"]
+
+
+class Watched(Word, frozen=True):
+    """Notes the prompts behind which a text is looked at."""
+
+    looks: list[str]
+
+    def scanner(self, before: str) -> Scanner:
+        return Watching(self.looks, before)
+
+
+class Watching(WordScanner):
+    def __init__(self, looks: list[str], before: str) -> None:
+        super().__init__("[-]", "SECRET", before, ends=False)
+        self.looks, self.before = looks, before
+
+    def feed(self, text: str, *, last: bool) -> Cleared:
+        self.looks.append(self.before)
+        return super().feed(text, last=last)
+
+
+def test_a_prompt_is_forgotten_when_nothing_can_go_on_from_it() -> None:
+    spec = Watched(looks=[])
+    got = client(spec)
+    for text in ("a" * 1000, "b" * 100, "c"):
+        got.say(text, before="the prompt")
+    assert spec.looks == ["", "the prompt", "", "the prompt", ""]
 
 
 def test_steps_run_in_order_and_shadow_changes_nothing() -> None:
