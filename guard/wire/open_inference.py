@@ -20,7 +20,7 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer, Prediction, Release
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.binary_tensors import CONTENT_TYPE, HEADER, as_asked, attach, packed, parted
+from guard.wire.binary_tensors import CONTENT_TYPE, HEADER, as_asked, attach, only_tensor, packed, parted
 from guard.wire.body import MAX_DEPTH, decode_reply, encode, too_many_rows, unreadable
 from guard.wire.columns import holds_floats
 from guard.wire.features import join, split
@@ -117,6 +117,16 @@ class OpenInference:
     def _read_binary(self, call: Call) -> Reading:
         head, rest = parted(call.headers, call.body, ClientError)
         document = json_object(call, head)
+        only = only_tensor(document, rest)
+        if only is not None:
+            shape = read_shape(only, "inputs[0]")
+            if shape[0] > call.max_rows:
+                raise too_many_rows()
+            tensor = read_tensor(only, shape, "inputs[0]")
+            text = encode(document)
+            body = call.body if text == head else text + rest
+            request = _Request(document, [tensor])
+            return Reading(tensor.queries(), body, CONTENT_TYPE, request, ((HEADER, b"%d" % len(text)),))
         if not attach(document.get("inputs"), rest, ClientError):
             return self._read_any(call, head, document, -1)
         reading = self._read_any(call, b"", document, -1)

@@ -42,7 +42,12 @@ DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }
 """How one member of a datatype stands; BF16, which numpy does not know, is the upper half of FP32."""
 FLOATING: frozenset[str] = frozenset({"FP16", "BF16", "FP32", "FP64"})
-_MOST_BF16 = 2.0**128 - 2.0**120
+_GREATEST: Mapping[str, float] = {
+    "FP16": 65504.0,
+    "BF16": 2.0**128 - 2.0**120,
+    "FP32": 2.0**128 - 2.0**104,
+    "FP64": float(np.finfo(np.float64).max),
+}
 _LENGTH = Struct("<I")
 
 
@@ -116,13 +121,15 @@ def matrix(members: Numbers, rows: int) -> Floats:
     array([[0.],
            [1.]])
     """
-    with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
-        found = members.reshape(rows, -1).astype(np.float64)
-        found += 0.0
-    missing = np.isnan(found)
-    if missing.any():
-        # NaN has many spellings, each of which would be another query to all that keys on bytes.
-        found[missing] = np.nan
+    found = members.reshape(rows, -1)
+    # argmax is a quick way to NaN, whose many spellings would be as many queries to all that keys on bytes.
+    if members.size and (top := cast("float", members.item(members.argmax()))) != top:
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+            found = found.astype(np.float64)
+            found[np.isnan(found)] = np.nan
+    else:
+        found = found.astype(np.float64)
+    found += 0.0
     return found
 
 
@@ -136,13 +143,10 @@ def cast_numbers(numbers: Floats, datatype: str) -> Numbers:
     if datatype == "BF16":
         return (_nearest_bf16(numbers).view("<u4") >> 16).astype(dtype)
     if datatype in FLOATING:
-        with np.errstate(over="ignore"):
-            found = numbers.astype(dtype)
-        far = np.isinf(found)
-        if far.any():
-            most = np.finfo(cast("np.dtype[np.float64]", dtype)).max
-            found = np.where(far & np.isfinite(numbers), np.copysign(most, found), found)
-        return found
+        most = _GREATEST[datatype]
+        if not numbers.size or (numbers.item(numbers.argmin()) >= -most and numbers.item(numbers.argmax()) <= most):
+            return numbers.astype(dtype)
+        return np.where(np.isfinite(numbers), numbers.clip(-most, most), numbers).astype(dtype)
     rounded = np.rint(np.nan_to_num(numbers, nan=0.0))
     if datatype == "BOOL":
         return (rounded > 0.0).astype(dtype)
@@ -158,7 +162,8 @@ def _nearest_bf16(numbers: Floats) -> NDArray[np.float32]:
     steps = np.ldexp(1.0, np.maximum(exponents, -125) - 8)
     with np.errstate(invalid="ignore", over="ignore"):
         found = np.rint(numbers / steps) * steps
-    return np.where(np.isfinite(numbers), found.clip(-_MOST_BF16, _MOST_BF16), numbers).astype("<f4")
+    most = _GREATEST["BF16"]
+    return np.where(np.isfinite(numbers), found.clip(-most, most), numbers).astype("<f4")
 
 
 def cast_scores(scores: Floats, datatype: str) -> Numbers:
@@ -172,12 +177,13 @@ def cast_scores(scores: Floats, datatype: str) -> Numbers:
     found = cast_numbers(scores, datatype)
     if datatype == "FP64" or not found.size:
         return found
-    written = _values(found, datatype)
+    written = found if datatype in ("FP16", "FP32") else _values(found, datatype)
     if scores.shape[1] == 1:
         level = (written == 0.5) & (scores < 0.5)
-        return _below(found, written, level) if level.any() else found
-    if np.array_equal(written.argmax(axis=1), scores.argmax(axis=1)):
+        return _below(found, _values(found, datatype), level) if level.any() else found
+    if written.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist():
         return found
+    written = _values(found, datatype)
     top, highest = np.fmax.reduce(scores, 1, keepdims=True), np.fmax.reduce(written, 1, keepdims=True)
     first, level = scores == top, (written == highest) & (scores < top)
     moved = level.any(axis=1, keepdims=True)
