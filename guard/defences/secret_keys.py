@@ -86,9 +86,9 @@ _BLOCKS = tuple(
     for dashes in ("-----", "---- ")
     for of in ("", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "PGP ", "ANY ", "SSH2 ", "SSH2 ENCRYPTED ")
 )
+_BODY = re.compile(r"(?:[A-Za-z0-9+/=\s:,]|-(?!----END|--- END))*+")
 _BLOCK_ENDS = re.compile(r"-----END[A-Z0-9 ]{0,40}-----|---- END[A-Z0-9 ]{0,40}----")
-_AFTER_END = 64
-"""No more characters than this does the line take that ends a block."""
+_LONGEST_END = 64
 
 
 @cache
@@ -178,13 +178,26 @@ class Shapes:
     def _run(self, tail: str, window: Window, since: int, start: int) -> _Run:
         """Mark what goes on belonging to a match that was certain at `since`, from `start` on."""
         text, base = window.text, window.base
-        run = self._set.tails[tail].match(text, start)
-        stop = start if run is None else run.end()
-        goes_on = stop == len(text)
         if tail == _BLOCK:
-            over = _BLOCK_ENDS.search(text, max(since, start - _AFTER_END, 0), stop)
-            if over is not None:
-                stop, goes_on = over.end(), False
+            stop, over = _block(text, since, start)
+        else:
+            run = self._set.tails[tail].match(text, start)
+            stop, over = start if run is None else run.end(), False
         if stop > start:
             window.marks.append((base + start, base + stop))
-        return _Run(since, stop, goes_on)
+        return _Run(since, stop, stop == len(text) and not over)
+
+
+def _block(text: str, since: int, start: int) -> tuple[int, bool]:
+    """Return where a block of a key ends that is certain since a place, from `start` on; and whether it has ended."""
+    ends = _BLOCK_ENDS.search(text, max(since, start - _LONGEST_END, 0), start + _LONGEST_END)
+    if ends is not None and ends.start() < start:
+        return ends.end(), True
+    while (body := _BODY.match(text, start)) is not None:
+        start = body.end()
+        if (ends := _BLOCK_ENDS.match(text, start)) is not None:
+            return ends.end(), True
+        if not text.startswith("-", start):
+            break
+        start += 1
+    return start, False

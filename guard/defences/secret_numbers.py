@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from string import ascii_letters, digits
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guard.defences.secret_window import Window
 
 _DIGIT = re.compile(r"[0-9]")
@@ -44,10 +47,11 @@ _ISSUERS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("60", "60", (16,)),
     ("9792", "9792", (16,)),  # Troy
 )
-_MOST_DIGITS = 19
-_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-_GROUP = re.compile(r"(?<![A-Za-z0-9])(?<![0-9][.,])[0-9]{1,19}(?![0-9])")
-_NEXT = re.compile(rf"({_GAP})([0-9]{{1,{_MOST_DIGITS + 1}}})")
+_ALNUM = ascii_letters + digits
+_DOUBLED = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
+_CHAIN = re.compile(rf"(?<![A-Za-z0-9])(?<![0-9][.,])[0-9]++(?:{_GAP}[0-9]++)*+")
+"""Groups of digits with no more than a gap between them."""
+_GROUP = re.compile(r"[0-9]++")
 _MOST_AFTER_POINT = 6
 """Digits of a group behind a point: more are a fraction."""
 
@@ -58,8 +62,7 @@ def luhn(digits: str) -> bool:
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)
     """
-    values = [int(digit) for digit in reversed(digits)]
-    return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
+    return (sum(map(int, digits[-1::-2])) + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
 
 
 @cache
@@ -100,38 +103,70 @@ class Cards:
         text, base = window.text, window.base
         waits = end = len(text)
         at = self._at - base
-        while (group := _GROUP.search(text, at)) is not None:
-            start, at = group.start(), group.end()
-            certain, open_ = _card(text, start, last=last)
-            if certain:
-                window.marks.append((base + start, base + certain))
-            if open_ and waits == end:
-                waits = max(start, 0)
+        for chain in _CHAIN.finditer(text, at):
+            open_ = not last and (chain.end() == end or _SOON.match(text, chain.end()) is not None)
+            for part in _parts(text, chain):
+                window.marks += [(base + start, base + stop) for start, stop in part.cards(text, last=last)]
+                if open_:
+                    waits = part.waits(end)  # the last one counts
         self._at = base + waits
         return self._at
 
 
-def _card(text: str, start: int, *, last: bool) -> tuple[int, bool]:
-    """Return where the longest card that begins at a place ends (0: none), and whether a longer one may come."""
-    digits, at, certain = "", start, 0
-    while True:
-        group = _NEXT.match(text, at)
-        if group is None:
-            # Whatever may follow a gap that is not over.
-            return certain, not last and _SOON.match(text, at) is not None
-        if group[1] == "." and len(group[2]) > _MOST_AFTER_POINT:
-            return certain, False
-        digits += group[2]
-        at = group.end()
-        possible = lengths(digits[:4])
-        if len(digits) > max(possible, default=0):
-            return certain, False
-        if at == len(text):
-            if last and len(digits) in possible and luhn(digits):
-                certain = at
-            return certain, not last
-        if len(digits) in possible and not (text[at].isascii() and text[at].isalnum()) and luhn(digits):
-            certain = at
+class _Part(NamedTuple):
+    """Groups of digits that may be read as one number.
+
+    Args:
+        digits: all of them.
+        starts: where a number may begin in `digits`, and in the text: at groups that are no fraction.
+        ends: where each group ends, likewise.
+    """
+
+    digits: str
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+    def cards(self, text: str, *, last: bool) -> Iterator[tuple[int, int]]:
+        """Yield where card numbers stand in the text, of those whose last group is over."""
+        for first, start in self.starts.items():
+            for length in lengths(self.digits[first : first + 4]):
+                if (stop := self.ends.get(first + length)) is None:
+                    continue
+                over = text[stop] not in _ALNUM if stop < len(text) else last
+                if over and luhn(self.digits[first : first + length]):
+                    yield start, stop
+
+    def waits(self, end: int) -> int:
+        """Return where the first number begins that what follows may complete, or show to be longer; or `end`."""
+        count = len(self.digits)
+        known = 0 if self.ends.get(count) == end else 1
+        return next(
+            (
+                start
+                for first, start in self.starts.items()
+                if max(lengths(self.digits[first : first + 4]), default=-1) >= count - first + known
+            ),
+            end,
+        )
+
+
+def _parts(text: str, chain: re.Match[str]) -> Iterator[_Part]:
+    """Split a chain of groups where a point and a long group behind it make a fraction."""
+    groups: list[str] = []
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    count, before = 0, chain.start()
+    for group in _GROUP.finditer(text, chain.start(), chain.end()):
+        point = text[before : group.start()] == "."
+        if point and len(group[0]) > _MOST_AFTER_POINT:
+            yield _Part("".join(groups), starts, ends)
+            groups, starts, ends, count = [], {}, {}, 0
+        if not point:
+            starts[count] = group.start()
+        groups.append(group[0])
+        count += len(group[0])
+        ends[count] = before = group.end()
+    yield _Part("".join(groups), starts, ends)
 
 
 _COUNTRIES = (

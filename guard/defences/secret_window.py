@@ -91,7 +91,7 @@ class Window:
         self._normal: tuple[str, Sequence[int]] | None = None
         self._rest = ""  # an escape that is not complete
         self._hidden = 0  # characters that vanished before the next one
-        self._came = 0  # raw characters that folded ones stand for
+        self._came = 0  # folded characters so far, those included that `text` has not yet
         self._jumps = [0]  # from these positions on ...
         self._shifts = [0]  # ... raw positions are so much greater
 
@@ -127,39 +127,41 @@ class Window:
         # Of a row of backslashes the last begins an escape only where their number is odd.
         if begun is not None and (len(raw[: begun.start()]) - len(raw[: begun.start()].rstrip("\\"))) % 2 == 0:
             self._rest, raw = begun[0], raw[: begun.start()]
+        parts: list[str] = []
         if "\\" not in raw and not _HIDES.search(raw):
-            self._append(raw if raw.isascii() else raw.translate(_FOLDS), len(raw))
+            self._append(parts, raw if raw.isascii() else raw.translate(_FOLDS), len(raw))
         else:
             for piece in _PIECE.findall(raw):
-                self._piece(piece)
+                self._piece(parts, piece)
         if last and self._hidden:
-            self._append(_FILLER, 0)
+            self._append(parts, _FILLER, 0)
+        self.text += "".join(parts)
 
-    def _piece(self, piece: str) -> None:
+    def _piece(self, parts: list[str], piece: str) -> None:
         if piece[0] == "\\" and len(piece) > 1:
             char = chr(int(piece[2:], 16)) if len(piece) == 6 else _SHORT.get(piece[1])
             if char is None:
-                self._append(piece.translate(_FOLDS), 2)
+                self._append(parts, piece.translate(_FOLDS), 2)
                 return
-            self._append(char.translate(_FOLDS) if not _HIDES.match(char) else _FILLER, len(piece))
+            self._append(parts, char.translate(_FOLDS) if not _HIDES.match(char) else _FILLER, len(piece))
         elif _HIDES.match(piece):
             self._hidden += 1
             if self._hidden == _MOST_HIDDEN:
-                self._append(_FILLER, 0)
+                self._append(parts, _FILLER, 0)
         else:
-            self._append(piece.translate(_FOLDS), len(piece))
+            self._append(parts, piece.translate(_FOLDS), len(piece))
 
-    def _append(self, folded: str, raw: int) -> None:
+    def _append(self, parts: list[str], folded: str, raw: int) -> None:
         """Append characters of which the first stands for what vanished before it, too."""
         if not folded:
             return
         raw += self._hidden
         self._hidden = 0
-        self._came += raw
         if raw != len(folded):
-            self._jumps.append(self.end + 1)
+            self._jumps.append(self._came + 1)
             self._shifts.append(self._shifts[-1] + raw - len(folded))
-        self.text += folded
+        self._came += len(folded)
+        parts.append(folded)
 
     def normal(self) -> tuple[str, Sequence[int]]:
         """Return the normal form of what came with the last `add`, and the position of each of its characters."""

@@ -161,7 +161,7 @@ def rebuilt(text: str, spans: list[tuple[int, int]], replacement: str) -> str:
 TEXTS = st.lists(st.one_of(*map(st.sampled_from, (PLANTED, NEAR, GLUE, GLUE))), max_size=14).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 400), max_size=12), TEXTS)
 def test_every_split_leaves_the_same(text: str, at: list[int], before: str) -> None:
     whole = left(SPEC, [text], before)
@@ -174,7 +174,7 @@ def test_every_split_leaves_the_same(text: str, at: list[int], before: str) -> N
         assert split.most <= LONGEST if text.isascii() and "\\" not in text else 17 * LONGEST
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 400), max_size=12))
 def test_an_answer_that_ends_ends_at_the_same_place(text: str, at: list[int]) -> None:
     whole = left(ENDING, [text])
