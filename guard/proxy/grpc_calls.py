@@ -13,7 +13,7 @@ from urllib.parse import quote
 from guard.errors import ClientError, Denied, UpstreamError
 from guard.model.exchange import Call
 from guard.proxy.exchange import Exchange
-from guard.upstream.grpc import SERVICE
+from guard.upstream.grpc import SERVICE, TELL
 from guard.wire.base import Endpoint, Reader
 from guard.wire.open_inference import OpenInference
 from guard.wire.open_inference_grpc import GrpcCall, OpenInferenceGrpc
@@ -59,12 +59,14 @@ class OneRpc:
         path: the RPC's.
         left_s: how long the client still waits; None for ever.
         asked: what to send in place of the exchange's body; None for that.
+        tell: ask for the metadata of answers too.
     """
 
     upstream: Upstreams
     path: str
     left_s: Callable[[], float | None]
     asked: bytes | None = None
+    tell: bool = False
 
     def _within(self, timeout_s: float) -> float:
         left_s = self.left_s()
@@ -80,6 +82,7 @@ class OneRpc:
     async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Reply:
         """Ask as `Upstreams.send` does; the target is this RPC's."""
         del target
+        headers = [*headers, TELL] if self.tell else headers
         return await self.upstream.send(method, self.path.encode(), headers, self._body(body), self._within(timeout_s))
 
     async def open(self, method: bytes, target: bytes, headers: Headers, body: bytes, timeout_s: float) -> Stream:
@@ -198,6 +201,7 @@ class Calls:
         self, active: Active, rpc: Rpc, found: Matched | None, call: Call, upstream: OneRpc, method: bytes = b"POST"
     ) -> Exchange:
         route = self._route(active, active.transparent if found is None else found.route)
+        upstream.tell = route.mode == "shadow"
         return Exchange(
             active=active,
             route=route,

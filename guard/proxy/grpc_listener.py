@@ -93,6 +93,7 @@ class GrpcListener:
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to exit, and let RPCs under way end."""
         del sockets  # the library binds by itself
+        patience = asyncio.create_task(self._service.patience.run())
         while not self.should_exit:
             await asyncio.sleep(_LOOK_S)
             if self._bounds != self._wanted():
@@ -100,6 +101,7 @@ class GrpcListener:
         self._service.drain()
         grace_s = None if self.force_exit else self._limits().drain_s
         await asyncio.gather(self._server.stop(grace_s), *self._old)
+        patience.cancel()
 
     def _wanted(self) -> object:
         limits = self._limits()
@@ -159,13 +161,11 @@ def _handlers(grpc: Any, service: GrpcService) -> Any:
         """Finds what serves a method."""
 
         def service(self, handler_call_details: Any) -> Any:
-            serve = service.rpc(cast("str", handler_call_details.method))
-
-            async def behaviour(requests: object, context: Any) -> None:
-                del requests  # they are read from the context
-                await serve(context)
-
-            return grpc.stream_stream_rpc_method_handler(behaviour)
+            method = cast("str", handler_call_details.method)
+            unary = service.unary(method)
+            if unary is not None:
+                return grpc.stream_unary_rpc_method_handler(unary)
+            return grpc.stream_stream_rpc_method_handler(service.stream(method))
 
     return Handlers()
 

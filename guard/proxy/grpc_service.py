@@ -1,7 +1,7 @@
 """The RPCs of the gRPC listener: each message goes the way that HTTP's requests go, and comes back as a status code.
 
-Every RPC is served as a stream, a unary one too: Guard reads and writes its messages itself, so that a client that
-sends or reads too slowly is let go after a while. The library's own way for unary RPCs waits for ever.
+A unary RPC is served as one that may have several messages: Guard reads the one itself, so that a client that sends it
+too slowly is let go. The library's own way for unary RPCs waits for ever.
 
 A stream's messages are guarded one by one, a few at once, and answered in order. The model is asked each by an RPC of
 its own, so that one request never gets more than the one answer that it was charged for.
@@ -10,16 +10,16 @@ its own, so that one request never gets more than the one answer that it was cha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from guard.errors import ClientError, GuardError, StateError, UpstreamError
 from guard.proxy.grpc_calls import Calls, closed, path_of
 from guard.proxy.grpc_messages import NOT_FOUND, UNIMPLEMENTED, UNKNOWN, Rpc, Told, rpc_of, told, told_error
+from guard.proxy.grpc_patience import Patience
 from guard.proxy.protocol import STALLED_S
 from guard.telemetry.logs import request_id
 from guard.upstream.grpc import SERVICE
@@ -43,13 +43,16 @@ if TYPE_CHECKING:
     from guard.telemetry.metrics import Metrics
 
 Context = Any  # the library's, which has no types
-Serve = Callable[[Context], Awaitable[None]]
+T = TypeVar("T")
+Serve = Callable[[object, Context], Coroutine[Any, Any, T]]  # Any: as coroutines have them
 Answer = Callable[["Active", Rpc, bytes], Awaitable[Told]]
 Waiting = asyncio.Queue[asyncio.Task[Told] | None]
 """Answers to the messages of one stream, in order; None at the end."""
 
 PIPELINED = 8
 """Messages of one stream that are under way at once."""
+STREAM = f"{SERVICE}ModelStreamInfer"
+_LONGEST_METHOD = 128
 _HEALTH = "/grpc.health.v1.Health/Check"
 _HEALTH_WITHIN_S = 2.0
 _SERVICES = frozenset(("", "inference.GRPCInferenceService"))
@@ -98,18 +101,21 @@ class GrpcService:
         self._readers: set[asyncio.Task[None]] = set()
         self._draining = False
         self._beside = beside
+        self.patience = Patience()
         self.in_flight = 0
 
-    def rpc(self, method: str) -> Serve:
-        """Return what serves a method, given as its path."""
-        if method == f"{SERVICE}ModelStreamInfer":
-            return self._stream
+    def unary(self, method: str) -> Serve[bytes] | None:
+        """Return what serves a method, given as its path, that has one answer; None for one that has not."""
         answer = self._answers.get(method)
-        if answer is not None:
-            return lambda context: self._unary(context, answer)
-        if self._plans.current.plan.mode == "shadow" and method.startswith(SERVICE) and len(method) < 128:
-            return lambda context: self._unary(context, lambda a, r, body: self._untouched(a, r, method, body))
-        return self._closed
+        if answer is None and method != STREAM and self._plans.current.plan.mode == "shadow":
+            if not method.startswith(SERVICE) or len(method) > _LONGEST_METHOD:
+                return None
+            answer = partial(self._untouched, method)
+        return None if answer is None else partial(self._unary, answer)
+
+    def stream(self, method: str) -> Serve[None]:
+        """Return what serves any other method."""
+        return self._stream if method == STREAM else self._closed
 
     def drain(self) -> None:
         """Take no more messages of streams; those under way are answered."""
@@ -119,21 +125,20 @@ class GrpcService:
 
     # one message, one answer
 
-    async def _unary(self, context: Context, answer: Answer) -> None:
+    async def _unary(self, answer: Answer, requests: object, context: Context) -> bytes:
+        del requests  # Guard reads from the context
         rpc, active = self._begin(context), self._plans.current
         if self._full(active):
-            await self._send(context, self._refused(active, rpc, overloaded()))
-            return
+            return await self._last(context, self._refused(active, rpc, overloaded()))
         self.in_flight += 1
         try:
-            try:
-                body = await self._receive(context, active)
-                found = await answer(active, rpc, body)
-            except GuardError as error:
-                found = self._refused(active, rpc, error)
-            await self._send(context, found)
+            body = await self._receive(context, active)
+            found = await answer(active, rpc, body)
+        except GuardError as error:
+            found = self._refused(active, rpc, error)
         finally:
             self.in_flight -= 1
+        return await self._last(context, found)
 
     def _full(self, active: Active) -> bool:
         return self.in_flight + self._beside() >= active.plan.limits.concurrency
@@ -144,42 +149,45 @@ class GrpcService:
         return rpc
 
     async def _receive(self, context: Context, active: Active) -> bytes:
+        self.patience.wait(active.plan.limits.read_timeout_s)
         try:
-            async with asyncio.timeout(active.plan.limits.read_timeout_s):
-                body = cast("object", await context.read())
-        except TimeoutError:
+            body = cast("object", await context.read())
+        except asyncio.CancelledError:
+            if not self.patience.overdue():
+                raise
             raise ClientError("the request took too long to arrive", code="read_timeout", status=408) from None
+        self.patience.rest()
         if not isinstance(body, bytes):
             raise ClientError("the request has no message", code="bad_message")
         return body
 
-    async def _send(self, context: Context, found: Told) -> None:
-        """Send an answer or an error; a client that does not read it in time is let go."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STALLED_S):
-                if found.initial:
-                    await context.send_initial_metadata(found.initial)
-                if found.code:
-                    await context.abort(status(found.code), found.message, found.trailing)
-                context.set_trailing_metadata(found.trailing)
-                await context.write(found.body)
+    async def _last(self, context: Context, found: Told) -> bytes:
+        """Return the answer that ends an RPC, or end it with an error; a client that does not read it is let go."""
+        self.patience.wait(STALLED_S)
+        if found.initial:
+            await context.send_initial_metadata(found.initial)
+        if found.code:
+            await context.abort(status(found.code), found.message, found.trailing)
+        context.set_trailing_metadata(found.trailing)
+        return found.body
 
     def _refused(self, active: Active, rpc: Rpc, error: GuardError, code: int | None = None) -> Told:
         """Return the answer to what never became an exchange, and count it."""
         self._metrics.route("none").request(error.code)
         return told_error(error, rpc.id if active.plan.mode == "enforce" else "", code)
 
-    async def _closed(self, context: Context) -> None:
+    async def _closed(self, requests: object, context: Context) -> None:
+        del requests
         rpc = self._begin(context)
         refusal = ClientError("this method is closed", code="closed", status=404)
-        await self._send(context, self._refused(self._plans.current, rpc, refusal, UNIMPLEMENTED))
+        await self._last(context, self._refused(self._plans.current, rpc, refusal, UNIMPLEMENTED))
 
     # the methods
 
     async def _infer(self, active: Active, rpc: Rpc, body: bytes) -> Told:
         return await self._ask(self._calls.infer(active, rpc, body, infer_request(body)))
 
-    async def _untouched(self, active: Active, rpc: Rpc, path: str, body: bytes) -> Told:
+    async def _untouched(self, path: str, active: Active, rpc: Rpc, body: bytes) -> Told:
         return await self._ask(self._calls.untouched(active, rpc, path, body))
 
     async def _ask(self, x: Exchange) -> Told:
@@ -220,11 +228,12 @@ class GrpcService:
 
     # a stream
 
-    async def _stream(self, context: Context) -> None:
+    async def _stream(self, requests: object, context: Context) -> None:
+        del requests
         rpc, active = self._begin(context), self._plans.current
         limits = active.plan.limits
         if len(self._readers) >= max(1, limits.concurrency // 2) or self._draining:
-            await self._send(context, self._refused(active, rpc, overloaded()))
+            await self._last(context, self._refused(active, rpc, overloaded()))
             return
         waiting = Waiting(PIPELINED)
         under_way: set[asyncio.Task[Told]] = set()
@@ -243,7 +252,7 @@ class GrpcService:
         if end is None and self._draining:
             end = told_error(StateError("the server is shutting down", code="shutting_down"), rpc.id)
         if end is not None:
-            await self._send(context, end)
+            await self._last(context, end)
 
     async def _write(self, context: Context, waiting: Waiting, *, strict: bool) -> Told | None:
         """Answer messages in order; returns an error that ends the stream, None at its end."""
@@ -251,11 +260,9 @@ class GrpcService:
             found = await task
             if found.code and strict:
                 return found
-            try:
-                async with asyncio.timeout(STALLED_S):
-                    await context.write(found.body)
-            except TimeoutError:
-                return told_error(ClientError("answers are not read", code="stalled", status=408), "")
+            self.patience.wait(STALLED_S)
+            await context.write(found.body)
+            self.patience.rest()
         return None
 
     async def _read(self, context: Context, rpc: Rpc, waiting: Waiting, under_way: set[asyncio.Task[Told]]) -> None:

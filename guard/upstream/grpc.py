@@ -25,6 +25,8 @@ from guard.wire.open_inference_messages import truth
 SERVICE = "/inference.GRPCInferenceService/"
 TRAILER = b"trailer:"
 """Stands before the name of what a model sent behind its answer, in a reply's headers."""
+TELL = (TRAILER, b"")
+"""Stands among a request's headers where the metadata of an answer are asked for: only shadow shows them."""
 _LIVE, _READY = f"{SERVICE}ServerLive".encode(), f"{SERVICE}ServerReady".encode()
 _OF_HTTP: Mapping[bytes, bytes] = {b"/v2/health/live": _LIVE}
 """What a GET of HTTP's endpoints asks for here; all others ask whether the server is ready."""
@@ -122,7 +124,9 @@ class GrpcUpstream:
             answer = cast("bytes", await call)
         except self._grpc.aio.AioRpcError as error:
             return self._failed(error)
-        made = [*headers_of(await call.initial_metadata()), *_trailers(await call.trailing_metadata())]
+        made: Headers = []
+        if TELL in headers:
+            made = [*headers_of(await call.initial_metadata()), *_trailers(await call.trailing_metadata())]
         if method == b"GET" and truth(_answer_of(path), answer) is False:
             return Reply(503, made, answer)
         return Reply(200, made, answer)
