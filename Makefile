@@ -52,9 +52,10 @@ format: $(VENV)/.lint ## format and fix what can be fixed
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: $(VENV)/.test ## compare with nginx and aiohttp passthroughs in one run; needs Debian's nginx and wrk
+bench: $(VENV)/.test ## compare with nginx, aiohttp, LiteLLM and mitmproxy in one run; needs Debian's nginx and wrk
 	@$(PIP) install aiohttp
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.streams
 
 soak: $(VENV)/.test ## mixed load and faults on a real guard: does anything grow? (MINUTES=30, ARGS="--seed 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)

@@ -182,13 +182,15 @@ def contenders(folder: Path, upstream: int, only: str | None) -> list[Contender]
 
 
 @contextlib.contextmanager
-def running(command: list[str], core: int, port: int, log: Path) -> Generator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], core: int, port: int, log: Path, patience_s: float = 20
+) -> Generator[subprocess.Popen[bytes]]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(["taskset", "-c", str(core), *command], stdout=out, stderr=out, env=environment)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience_s
         while True:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
