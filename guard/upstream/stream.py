@@ -5,6 +5,9 @@ nobody has read yet waits here; beyond `MOST_HELD_BYTES` the connection stops re
 runs against upstream only while somebody waits for it: for the head, and in each `read`. Whatever was complete before
 an error is read before the error is raised. The connection goes back to its pool, or closes, when the reply's last byte
 has arrived; whoever opened the stream closes it, and a `read` that is cancelled does too.
+
+A `read` gives a small piece, and before the next one of what had arrived already it lets others run: what makes an
+event ready takes longer than its bytes take to arrive, and a thousand of them at once would keep every other stream.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_HELD_BYTES = 256 * 1024
 """When more is unread, the connection stops reading; one arrival (256 KiB at most) may go beyond it."""
+MOST_PIECE_BYTES = 16 * 1024
+"""What a `read` returns at most: some seventy tokens."""
 
 
 class StreamedReply:
@@ -40,6 +45,7 @@ class StreamedReply:
         "_ended",
         "_error",
         "_held",
+        "_more",
         "_opened",
         "_paused",
         "_timeout_s",
@@ -57,6 +63,7 @@ class StreamedReply:
         self._opened: Future[None] = connection.loop.create_future()
         self._waiter: Future[None] | None = None
         self._held: bytes | bytearray = b""
+        self._more = False
         self._paused = False
         self._ended = False
         self._error: UpstreamError | None = None
@@ -72,24 +79,26 @@ class StreamedReply:
             raise
 
     async def read(self) -> bytes:
-        """Return what has arrived, waiting for it if need be; empty at the reply's end.
+        """Return what has arrived, `MOST_PIECE_BYTES` at most, waiting for it if need be; empty at the reply's end.
 
         Cancelled, it closes the stream. One task reads at a time.
 
         Raises:
             UpstreamError: `upstream_timeout`, `upstream_broken`, `upstream_malformed` or `upstream_too_large`.
         """
+        if self._more:
+            await self._pass()
         while not self._held:
             if self._error is not None:
                 raise self._error
             if self._connection is None:
                 return b""
             await self._arrival(self._connection)
-        held, self._held = self._held, b""
-        if self._paused and self._connection is not None:
+        piece = self._piece()
+        if self._paused and len(self._held) <= MOST_HELD_BYTES // 2 and self._connection is not None:
             self._paused = False
             self._connection.resume_reading()
-        return bytes(held)
+        return piece
 
     def close(self) -> None:
         """Let go: upstream sees a disconnect, unless its reply has arrived to its end. Harmless twice."""
@@ -100,6 +109,25 @@ class StreamedReply:
             self._connection.give_up(self)
         self._ended = False
         self._end(broken("the answer's stream was closed"))
+
+    async def _pass(self) -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    def _piece(self) -> bytes:
+        held = self._held
+        self._more = len(held) > MOST_PIECE_BYTES
+        if not self._more:
+            self._held = b""
+            return bytes(held)
+        if isinstance(held, bytes):
+            self._held = held = bytearray(held)
+        piece = bytes(held[:MOST_PIECE_BYTES])
+        del held[:MOST_PIECE_BYTES]
+        return piece
 
     async def _arrival(self, connection: Connection) -> None:
         self._waiter = connection.loop.create_future()
