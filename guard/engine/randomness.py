@@ -85,16 +85,15 @@ class QueryNoise:
             data = _expand(self._key, reuse.encode() + b"\0" + salt, self._named(reuse), _BYTES * width)
         return np.ndarray((n, width), _WORD, data)
 
-    def begun(self, reuse: Reuse, salt: bytes, row: int) -> blake2b:
+    def begun(self, salt: bytes, row: int) -> blake2b:
         """Return a keyed hash that has taken a step's salt and one row, for what is finer than rows: tokens.
 
         Args:
-            reuse: `query` or `cell`.
             salt: the step's own.
             row: one of the request's.
         """
-        name = self._named(reuse)[row]
-        state = _keyed(self._key, b"%b in\0%b" % (reuse.encode(), salt)).copy()
+        name = self._named("query")[row]
+        state = _keyed(self._key, b"within\0" + salt).copy()
         state.update(b"%d:%b" % (len(name), name))
         return state
 

@@ -5,7 +5,8 @@ that is what names a draw, and nothing else does: not the choice (the n choices 
 average), not the position, the event or the number of candidates, and not the candidate's rank (the token that was
 chosen stands first, whichever it is). The same candidate after the same tokens of the same prompt gets the same noise
 in a stream and in a whole answer; after other tokens, independent noise, since two distributions with the same noise
-would give their exact difference away.
+would give their exact difference away. For the same reason a prompt is a cell of its own: a language model tells case
+and white space apart, so that prompts which differ in nothing else are as many distributions.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class TokenNoise:
     def _begun(self, reuse: Reuse, salt: bytes, row: int) -> blake2b:
         if reuse == "none":
             return blake2b(b"%d:%b%d:" % (len(salt), salt, row), key=self._seed)
-        return self._noise.begun(reuse, salt, row)
+        return self._noise.begun(salt, row)
 
     def fresh(self, size: int) -> bytes:
         """Return bytes that no key determines: see `guard.defences.base.Randomness`."""

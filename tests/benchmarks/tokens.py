@@ -96,17 +96,16 @@ def averaging() -> None:
         raw = cast("list[dict[str, dict[str, float]]]", got.tokens["0/content"])[0]
         return [(raw["top"][name] + 5.0) / spec.scale for name in names]
 
-    print("| draws by | reuse | 1 | 100 | 10,000 |")
-    print("|---|---|---|---|---|")
+    print("| draws by | 1 | 100 | 10,000 |")
+    print("|---|---|---|---|")
     for way, prompts in (
         ("repeats, n, seeds, events", ["hello you"] * 10_000),
         ("white space in the prompt", [f"hello{' ' * (1 + i % 100)}you{' ' * (i // 100)}" for i in range(10_000)]),
         ("other prompts, answered alike", [f"hello {i}" for i in range(10_000)]),
     ):
-        for reuse in ("query", "cell"):
-            noise = np.array([drawn(Noise.model_validate({"scale": 0.1, "reuse": reuse}), p) for p in prompts])
-            left = [float(np.abs(noise[:n].mean(axis=0)).mean()) for n in (1, 100, 10_000)]
-            print(f"| {way} | {reuse} | {left[0]:.2f} | {left[1]:.2f} | {left[2]:.3f} |")
+        noise = np.array([drawn(Noise(scale=0.1), prompt) for prompt in prompts])
+        left = [float(np.abs(noise[:n].mean(axis=0)).mean()) for n in (1, 100, 10_000)]
+        print(f"| {way} | {left[0]:.2f} | {left[1]:.2f} | {left[2]:.3f} |")
 
 
 def cost() -> None:

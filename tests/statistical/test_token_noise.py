@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from guard.defences.base import Reuse
 from guard.defences.noise import Noise
 from guard.model.arrays import Floats
 from tests.statistical.test_noise import KS_LIMIT, NORMAL_LIMIT, laplace_cdf, normal_cdf
@@ -78,10 +79,17 @@ def test_repeats_choices_and_streams_leave_nothing_to_average_and_fresh_noise_do
     assert left(Noise(scale=SCALE, reuse="none")) < 0.2
 
 
-def test_what_a_prompt_is_padded_with_is_averaged_unless_noise_is_a_cells() -> None:
-    def left(spec: Noise) -> float:
-        draws = [answers(spec, ["abc"], f"hello{' ' * i} you") for i in range(1, 201)]
-        return float(np.abs(np.concatenate(draws).mean(axis=0)).mean()) / SCALE
+def test_prompts_that_are_answered_alike_are_averaged() -> None:
+    draws = [answers(Noise(scale=SCALE), ["abc"], f"hello{' ' * i} you") for i in range(1, 201)]
+    left = float(np.abs(np.concatenate(draws).mean(axis=0)).mean()) / SCALE
+    assert left == pytest.approx(0.8 / math.sqrt(200), abs=0.05)
 
-    assert left(Noise(scale=SCALE)) == pytest.approx(0.8 / math.sqrt(200), abs=0.05)
-    assert left(Noise(scale=SCALE, reuse="cell")) > 0.5
+
+@pytest.mark.parametrize("reuse", ["query", "cell"])
+def test_prompts_that_differ_in_case_or_white_space_share_no_noise(reuse: Reuse) -> None:
+    # Their distributions differ, and with the same noise the difference would be exact: all that is needed to read the
+    # last layer off it.
+    spec = Noise(scale=SCALE, reuse=reuse)
+    one = answers(spec, ["abc"], "hello you")
+    for other in ("Hello you", "hello  you", "hello you "):
+        assert (answers(spec, ["abc"], other) != one).all()
