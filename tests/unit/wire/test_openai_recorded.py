@@ -23,8 +23,8 @@ TEXTS = {
     "chat-end": ["794772"],
     "chat-two": ["7947"] * 2,
     "chat-stream-two": ["7947"] * 2,
-    "completion-list": ["7947", "! How's"],
-    "completion-stream-list": ["7947", "! How's"],
+    "completion-list": ["7947", "! Will be"],
+    "completion-stream-list": ["7947", "! Will be"],
 }
 """What is said, where that is not one text, `7947`."""
 INNER = re.compile(r"fingerprint|timings|cached|_per_|_ms|predicted|tokens_details\":|\"id\": ?\d")
