@@ -110,7 +110,7 @@ class Memo:
         return Batch(scores, top, batch.kind, batch.complete, kept, batch.labels_only)
 
 
-def memo_of(private: Private, client: Client, path: str, digests: Sequence[bytes]) -> Memo:
+def memo_of(private: Private, client: Client, path: str, digests: Sequence[bytes], form: bytes = b"") -> Memo:
     """Return an empty memo for a request.
 
     Args:
@@ -118,6 +118,7 @@ def memo_of(private: Private, client: Client, path: str, digests: Sequence[bytes
         client: who asks.
         path: the request's raw path: it names the model and its version.
         digests: keyed digests of the snapped rows, which cover their context.
+        form: how the rendered answer is written, where the same path has answers of several protocols.
     """
     scope = {"client": client.name, "group": client.group, "model": ""}[private.per]
     framed = b"".join(b"%d:%b" % (len(part), part) for part in (scope.encode(), path.encode()))
@@ -130,7 +131,7 @@ def memo_of(private: Private, client: Client, path: str, digests: Sequence[bytes
         keys.append(row.digest())
     first = tuple([places.setdefault(key, i) for i, key in enumerate(keys)])
     whole = start.copy()
-    whole.update(b"".join(keys) + b"whole")
+    whole.update(b"".join(keys) + b"whole" + form)
     return Memo(tuple(keys), whole.digest(), [None] * len(keys), first)
 
 

@@ -34,7 +34,8 @@ class Releases:
         private = x.route.private
         if private is None or x.reading is None or x.route.mode == "shadow":
             return
-        x.memo = memo = memo_of(private, client, x.call.path, digests(self._secret, x.reading.queries))
+        form = b"" if x.upstream is None else b"grpc"  # rows are shared with HTTP, what is rendered of them is not
+        x.memo = memo = memo_of(private, client, x.call.path, digests(self._secret, x.reading.queries), form)
         whole, *rows = await self._state.recall(x.route.ledger, [memo.whole, *memo.keys])
         memo.known = [unpack(row) for row in rows]
         if whole is not None and not memo.due():

@@ -19,16 +19,18 @@ import struct
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 
 from guard.wire import open_inference_messages as messages
 from tests.benchmarks.bench import ROOT, Contender, cpu_model, cpu_us, free_port, running
 from tests.support.debian import program
 
+grpc: Any = import_module("grpc")  # Any: the library has no types
+import_module("grpc.aio")
 HEADING = "## gRPC: Open Inference, unary"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 PAYLOADS = {"30 -> 10, raw": (1, 30, 10), "64 x 64 -> 64 x 10, raw": (64, 64, 10)}
@@ -78,7 +80,7 @@ def serve(handle: Any, port: int) -> None:  # Any: a coroutine function of the l
     """Serve one method in this process until it is ended."""
 
     class Handlers(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: Any) -> Any:  # Any: the library's
+        def service(self, handler_call_details: object) -> Any:  # Any: the library's
             del handler_call_details
             return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -166,8 +168,8 @@ def report(all_: list[Contender], rounds: int, seconds: int) -> str:
     lines = [
         HEADING,
         "",
-        f"h2load against grpcio {grpc.__version__}; medians over {rounds} rounds of {seconds:g} s in which the contenders take",
-        f"turns. {cpu_model()}, 2 cores, shared; Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}.",
+        f"h2load against grpcio {grpc.__version__}; medians over {rounds} rounds of {seconds} s in which contenders",
+        f"take turns. {cpu_model()}, 2 cores, shared; Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}.",
         f"The goal is at least {GOAL} of the passthrough's requests a second.",
         "",
         "| payload | at once | | requests/s ÷ passthrough [least, most] | requests/s | CPU µs a request |",
