@@ -70,6 +70,7 @@ class Load:
         words: of each stream; the next one begins when it ends.
         gap_s: between two words of a stream; 0: as fast as they are taken.
         seconds: how long is measured.
+        together: all streams say their next word at the same time, as a server does that decodes in batches.
         warm_s: how long it lasts before that.
     """
 
@@ -77,6 +78,7 @@ class Load:
     words: int
     gap_s: float
     seconds: float
+    together: bool = False
     warm_s: float = 1.0
 
 
@@ -169,12 +171,12 @@ class Source:
     """The upstream.
 
     Args:
-        gap_s: between two words of one stream; 0: as fast as they are taken, each stream in turn.
+        load: how it talks.
     """
 
-    def __init__(self, gap_s: float) -> None:
+    def __init__(self, load: Load) -> None:
         self.timings = Timings()
-        self.gap_s = gap_s
+        self._load = load
         self.talkers: set[Talker] = set()
         self._loop = asyncio.get_running_loop()
         self._due: list[tuple[float, int, Talker]] = []
@@ -191,7 +193,10 @@ class Source:
 
     def _next(self, talker: Talker, now: float) -> None:
         if talker.left > 0:
-            heappush(self._due, (now + self.gap_s, next(self._count), talker))
+            due = now + self._load.gap_s
+            if self._load.together:
+                due -= due % self._load.gap_s
+            heappush(self._due, (due, next(self._count), talker))
 
     def _turn(self) -> None:
         # It spins: the loop's timers count milliseconds, and would let streams speak in bursts.
@@ -202,7 +207,7 @@ class Source:
             due, _, talker = heappop(self._due)
             if talker.ready:
                 talker.say(perf_counter())
-            self._next(talker, due if self.gap_s else now)
+            self._next(talker, due if self._load.gap_s else now)
         self._turning = bool(self._due)
         if self._turning:
             self._loop.call_soon(self._turn)
@@ -309,7 +314,7 @@ async def conversation(
         What was measured, for how many seconds, and by how much the figure grew.
     """
     loop = asyncio.get_running_loop()
-    source = Source(load.gap_s)
+    source = Source(load)
     server = await loop.create_server(lambda: Talker(source), "127.0.0.1", upstream, backlog=1024)
     numbers = itertools.count()
     listeners: list[Listener] = []

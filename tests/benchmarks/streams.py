@@ -234,12 +234,24 @@ def latency(folder: Path, rounds: int, seconds: int) -> Part:
         for cut in ("p50", "p95")
     ]
     pace = f"{STREAMS} streams of {1 / what.gap_s:.0f} tokens/s"
+    return Part(goals, timed(pace, found))
+
+
+def batches(folder: Path, rounds: int, seconds: int) -> Part:
+    """Streams whose tokens come all at the same time: the last one waits until the proxy is through with the others."""
+    what = replace(PACED, seconds=2 * seconds, together=True)
+    found = conversations(folder, rounds, what, "batches", direct=True)
+    return Part([], timed(f"the same, all {STREAMS} at once", found))
+
+
+def timed(title: str, found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Return the table of how long things took."""
     names = [f"{name} {cut}" for name in ("first", "delay", "lag", "gap") for cut in ("p50", "p95")]
-    lines = [f"| {pace}, µs | {' | '.join(names)} | CPU µs a token |", "|---|" + "---|" * (len(names) + 1)]
+    lines = [f"| {title}, µs | {' | '.join(names)} | CPU µs a token |", "|---|" + "---|" * (len(names) + 1)]
     for name, rows in found.items():
         cells = " | ".join(f"{mid(rows, each):,.0f}" for each in names)
         lines.append(f"| {name} | {cells} | {mid(rows, 'cpu'):.1f} |")
-    return Part(goals, lines)
+    return lines
 
 
 def mid(rows: list[dict[str, float]], figure: str) -> float:
@@ -252,7 +264,12 @@ def told(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-PARTS: dict[str, Callable[[Path, int, int], Part]] = {"chat": chat, "tokens": tokens, "latency": latency}
+PARTS: dict[str, Callable[[Path, int, int], Part]] = {
+    "chat": chat,
+    "tokens": tokens,
+    "latency": latency,
+    "batches": batches,
+}
 """Benchmarks by name; each is given a folder, a number of rounds, and the seconds of a run in a round."""
 
 
