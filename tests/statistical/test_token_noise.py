@@ -15,7 +15,7 @@ import pytest
 from guard.defences.base import Reuse
 from guard.defences.noise import Noise
 from guard.model.arrays import Floats
-from tests.statistical.test_noise import KS_LIMIT, NORMAL_LIMIT, laplace_cdf, normal_cdf
+from tests.statistical.test_noise import KS_LIMIT, NORMAL_LIMIT, fresh, laplace_cdf, normal_cdf
 from tests.support.generated import Client, client, token
 
 SCALE = 0.1
@@ -23,9 +23,9 @@ N = 1500
 NAMES = ("P", "Q", "R", "S")
 
 
-def answers(spec: Noise, choices: Sequence[str], prompt: str = "hello") -> Floats:
+def answers(spec: Noise, choices: Sequence[str], prompt: str = "hello", seed: int = 0) -> Floats:
     """Return the noise on four candidates a token of each choice's answer, shape (choices, tokens, 4)."""
-    got = client(spec, prompts=(prompt,))
+    got = client(spec, prompts=(prompt,), fresh=fresh(seed))
     others = [(name, -5.0) for name in NAMES]
     got.take(
         *(got.piece(said, [token(letter, *others) for letter in said], f"{i}/text") for i, said in enumerate(choices)),
@@ -54,7 +54,7 @@ def test_noise_on_tokens_has_the_stated_distribution(mechanism: str) -> None:
         return math.sqrt(len(found)) * float(max((steps[1:] - ideal).max(), (ideal - steps[:-1]).max()))
 
     assert distance(SCALE) < KS_LIMIT
-    assert distance(SCALE * 1.15) > KS_LIMIT
+    assert distance(SCALE * 1.3) > KS_LIMIT
 
 
 def test_noise_on_one_token_says_nothing_of_the_next_or_of_another_candidate() -> None:
@@ -72,7 +72,7 @@ def test_noise_on_one_token_says_nothing_of_the_next_or_of_another_candidate() -
 
 def test_repeats_choices_and_streams_leave_nothing_to_average_and_fresh_noise_does() -> None:
     def left(spec: Noise) -> float:
-        draws = [answers(spec, ["abc"] * 8) for _ in range(25)]
+        draws = [answers(spec, ["abc"] * 8, seed=seed) for seed in range(100)]
         return float(np.abs(np.concatenate(draws).mean(axis=0)).mean()) / SCALE
 
     assert left(Noise(scale=SCALE)) > 0.5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -134,8 +135,13 @@ class Client:
 
 
 def client(
-    *defences: Defence, prompts: Sequence[str] = ("hello",), name: str = "ann", most: Most = PLENTY, trace: bool = False
+    *defences: Defence,
+    prompts: Sequence[str] = ("hello",),
+    name: str = "ann",
+    most: Most = PLENTY,
+    trace: bool = False,
+    fresh: Callable[[int], bytes] = os.urandom,
 ) -> Client:
     """Return a client whose answer is about to come."""
-    noise = QueryNoise(SECRET, "model", name, Queries(len(prompts), list(prompts)), None)
+    noise = QueryNoise(SECRET, "model", name, Queries(len(prompts), list(prompts)), None, fresh=fresh)
     return Client(Generation(defences, Outputs(kind="logprobs"), noise, most, trace=trace))
