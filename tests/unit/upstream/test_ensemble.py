@@ -240,6 +240,19 @@ async def test_the_only_model_answers_with_what_it_said() -> None:
         assert (reply.status, reply.body) == (404, b"a")
 
 
+async def test_the_only_model_answers_in_a_stream_and_several_in_none() -> None:
+    async with running(up("a")) as upstreams:
+        stream = await upstreams.open(b"POST", b"/infer", [], b"{}", LONG_S)
+        assert (stream.status, await stream.read(), await stream.read()) == (200, b"a", b"")
+        stream.close()
+    servers = up("a"), up("b")
+    async with running(*servers) as upstreams:
+        with pytest.raises(UpstreamError) as caught:
+            await upstreams.open(b"POST", b"/infer", [], b"{}", LONG_S)
+        assert (caught.value.code, caught.value.reached) == ("no_single_model", False)
+        assert not any(server.asked.is_set() for server in servers)
+
+
 async def test_of_several_models_the_status_alone_can_be_asked_without_an_ensemble() -> None:
     async with running(up("a", 500), up("b"), up("c")) as upstreams:
         upstreams.quorum = 2
