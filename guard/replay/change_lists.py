@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from guard.policy.reference import arguments
 from guard.replay.change_words import Direction, direction, words
@@ -87,6 +87,10 @@ def of_fields(
         said = words(kind, key, before.get(key), now.get(key), meanings.get(key, ""))
         way = direction(kind, key, before.get(key), now.get(key))
         yield Change(way, f"{path}.{key}", f"{title}: {said}" if title else said)
+    for key in type(new).model_fields:
+        a, b = getattr(old, key), getattr(new, key)
+        if isinstance(a, SecretStr) and isinstance(b, SecretStr) and a != b:
+            yield Change("unclear", f"{path}.{key}", f"{title}: {key} has another value (a secret)")
 
 
 def of_lists(

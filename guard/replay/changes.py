@@ -7,10 +7,11 @@ secrets are compared and never shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from guard.defences.secret_ngrams import Ngrams
 from guard.policy.gates import Gate
 from guard.policy.load import Loaded
 from guard.policy.plan import Plan
@@ -50,7 +51,7 @@ class Difference(NamedTuple):
 
 def difference(old: Version, new: Version) -> Difference:
     """Compare two policies."""
-    found = [*_policy(old, new), *_routes(old, new)]
+    found = [*_policy(old, new), *_routes(old, new), *_documents(old.loaded.documents, new.loaded.documents)]
     found += _left_over(old.plan.policy, new.plan.policy, found)
     found.sort(key=lambda change: (_RANK[change.way], not change.loud))
     return Difference(tuple(found), tuple(consequences(old.plan, new.plan)) if found else ())
@@ -131,6 +132,13 @@ def _headers(old: tuple[UpstreamHeader, ...], new: tuple[UpstreamHeader, ...]) -
 
     moved: tuple[Direction, str] = ("neutral", "headers to the model stand in another order")
     yield from of_lists("upstream_headers", old, new, lambda spec: spec.name, gone, come, changed, moved)
+
+
+def _documents(old: Mapping[str, Ngrams], new: Mapping[str, Ngrams]) -> Iterator[Change]:
+    for path, now in new.items():
+        if (was := old.get(path)) is not None and was.digest != now.digest:
+            said = f"the documents {path} are others: {len(now.hashes):,} runs of {now.n}, instead of"
+            yield Change("unclear", f"documents[{path}]", f"{said} {len(was.hashes):,} of {was.n}")
 
 
 def _routes(old: Version, new: Version) -> Iterator[Change]:
