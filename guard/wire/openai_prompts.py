@@ -22,7 +22,7 @@ _PARTS = frozenset(
     | {"input_text", "output_text", "input_image", "input_file"}
 )
 _TEXTS = ("text", "refusal", "thinking")
-_PROMPTS = ("tools", "functions", "documents", "chat_template_kwargs", "suffix")
+_PROMPTS = ("tools", "functions", "documents", "chat_template_kwargs", "suffix", "truncate_prompt_tokens")
 
 
 def json_request(call: Call) -> Json:

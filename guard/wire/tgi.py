@@ -58,6 +58,10 @@ _CLOSED_POST = (
     *("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"),
 )
 _CLOSED_GET = ("/info", "/metrics", "/docs", "/api-doc/openapi.json", "/v1/models")
+_WARPS = (
+    *("temperature", "repetition_penalty", "frequency_penalty", "top_k", "top_p", "typical_p", "watermark"),
+    "truncate",
+)
 _TYPES = {400: "validation", 413: "validation", 415: "validation", 422: "validation"}
 
 
@@ -111,7 +115,7 @@ class Tgi:
         if changed:
             body = encode(document, bare_nan=b"NaN" in call.body or b"Infinity" in call.body)
         return Reading(
-            text_queries([prompt], left, "inputs"),
+            text_queries([_asked(prompt, _parameters(document))], left, "inputs"),
             body,
             document=talk,
             most=_most(asked, details=details),
@@ -214,6 +218,15 @@ def _talk(prompt: str, asked: Asked, *, details: bool, ids: bool) -> Talk:
         seed="seed" in values,
         several=max(asked.number("best_of", 1), 1),
     )
+
+
+def _asked(prompt: str, parameters: Json) -> str:
+    """Return what is asked: this server's log-probabilities are those behind temperature, penalties and cuts.
+
+    Two answers that differ in these alone must not share their noise, or their difference would be exact.
+    """
+    warps = {name: parameters[name] for name in _WARPS if parameters.get(name) is not None}
+    return orjson.dumps({"inputs": prompt, **warps}, option=orjson.OPT_SORT_KEYS).decode() if warps else prompt
 
 
 def _most(asked: Asked, *, details: bool) -> Most:

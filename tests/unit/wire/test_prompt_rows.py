@@ -47,6 +47,15 @@ def test_tools_are_part_of_what_a_response_answers() -> None:
     assert len(set(rows)) == 3
 
 
+def test_what_a_servers_log_probabilities_depend_on_is_part_of_what_is_asked() -> None:
+    def row_of(**parameters: Json) -> bytes:
+        return ask(codec("tgi"), "/generate", {"inputs": "hello", "parameters": parameters}).queries.row_bytes()[0]
+
+    rows = [row_of(), row_of(temperature=0.5), row_of(temperature=0.7), row_of(repetition_penalty=1.1), row_of(top_k=5)]
+    assert len(set(rows)) == len(rows)
+    assert row_of(seed=1, max_new_tokens=5, stop=["x"], temperature=None) == row_of()
+
+
 @pytest.mark.parametrize("more", [{"seed": 1}, {"temperature": 0.5}, {"max_tokens": 5}, {"stop": ["x"]}, {"user": "u"}])
 def test_what_chooses_tokens_is_not(more: Json) -> None:
     assert row("openai", **more) == row("openai")
