@@ -2,7 +2,7 @@
 
 The proxy under test has one core to itself; what talks and what listens share the other. Contenders take turns within
 every round, and what counts is the median over rounds. Guard runs preset `llm` with budgets that do not run out. The
-section is put at the end of docs/benchmarks.md, in the place of an older one.
+section is put into docs/benchmarks.md, in the place of an older one or at the end.
 """
 
 from __future__ import annotations
@@ -318,8 +318,9 @@ def main() -> int:
     text = report(found, options.rounds, options.seconds)
     print(text)
     if options.only is None:
-        before = options.out.read_text().partition(HEADING)[0] if options.out.exists() else ""
-        options.out.write_text(before.rstrip() + "\n\n" + text)
+        before, _, old = (options.out.read_text() if options.out.exists() else "").partition(HEADING)
+        _, next_heading, after = old.partition("\n## ")
+        options.out.write_text(f"{before.rstrip()}\n\n{text}{next_heading}{after}")
     return 0
 
 

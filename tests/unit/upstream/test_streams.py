@@ -280,6 +280,26 @@ async def test_upstream_is_read_no_faster_than_the_stream(tls: Tls, secure: bool
         await upstream.aclose()
 
 
+async def test_a_reply_that_ends_while_nothing_is_read_leaves_a_connection_that_reads() -> None:
+    # Over TLS what was decrypted before the pause is handed on after it.
+    async def script(server: Server, peer: Peer) -> None:
+        server.requests.append(await peer.request())
+        await answering(OK)(server, peer)
+
+    async with serving(script) as server:
+        upstream = HttpUpstream(server.url)
+        opening = asyncio.create_task(opened(upstream))
+        await until(lambda: len(server.requests) == 1)
+        (connection,) = upstream._open  # pyright: ignore[reportPrivateUsage]
+        connection.data_received(HEAD + chunk(b"x" * (MOST_HELD_BYTES + 1)))
+        stream = await opening
+        connection.data_received(END)
+        assert len(await rest_of(stream)) == MOST_HELD_BYTES + 1
+        assert (await post(upstream)).body == b"ok"
+        assert len(server.peers) == 1
+        await upstream.aclose()
+
+
 async def test_a_long_stream_read_slowly_arrives_whole() -> None:
     parts = [bytes([i]) * 50_000 for i in range(100)]
     raw = HEAD + b"".join(chunk(part) for part in parts) + END
