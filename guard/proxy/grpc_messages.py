@@ -42,7 +42,7 @@ _CODES: Mapping[int, int] = {
 }
 """The status code for HTTP's status of an error. An answer that was withheld (502) is INTERNAL: asking again is charged
 again, and UNAVAILABLE says to do so."""
-_RETRIABLE = frozenset(("upstream_unreachable", "upstream_broken", "no_quorum"))
+_RETRIABLE = frozenset(("upstream_unreachable", "no_quorum"))
 _MOST_PUSHBACK_MS = 2**31 - 1
 _MOST_CERTIFICATES = 512
 _MOST_PEERS = 4096

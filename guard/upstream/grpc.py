@@ -44,7 +44,7 @@ _STATUSES: Mapping[str, int] = {
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
 }
-"""HTTP's status for a model's error; others are 500."""
+"""HTTP's status for a model's error; others are 500. The library says UNAVAILABLE of connections that break, too."""
 _METADATA_BYTES = 64 * 1024
 _GRACE_S = 60.0
 """How long requests may go on that began under another bound."""
@@ -114,8 +114,8 @@ class GrpcUpstream:
             timeout_s: for everything.
 
         Raises:
-            UpstreamError: `upstream_unreachable`, `upstream_timeout` (504), `upstream_broken` or `upstream_too_large`;
-                `reached` is False only if upstream certainly saw nothing.
+            UpstreamError: `upstream_unreachable`, `upstream_timeout` (504) or `upstream_too_large`; `reached` is False
+                only if upstream certainly saw nothing. A connection that breaks is UNAVAILABLE, as if upstream said so.
         """
         path = target if method != b"GET" or target.startswith(SERVICE.encode()) else _OF_HTTP.get(target, _READY)
         ask = self._kept.get(path) or self._channel.unary_unary(path.decode("ascii"))
@@ -137,15 +137,10 @@ class GrpcUpstream:
             raise UpstreamError("upstream did not answer in time", code="upstream_timeout", status=504)
         if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
             raise UpstreamError("upstream sent a response that is too large", code="upstream_too_large")
-        if code == "UNAVAILABLE":
+        if code == "UNAVAILABLE" and details.startswith("failed to connect to all"):
             states = self._grpc.ChannelConnectivity
-            state = self._channel.get_state()
-            if state in (states.TRANSIENT_FAILURE, states.CONNECTING) and details.startswith(
-                "failed to connect to all"
-            ):
+            if self._channel.get_state() in (states.TRANSIENT_FAILURE, states.CONNECTING):
                 raise UpstreamError("upstream cannot be reached", code="upstream_unreachable", reached=False)
-            if state is not states.READY:
-                raise UpstreamError("upstream broke the connection", code="upstream_broken")
         said = [(b"grpc-status", b"%d" % error.code().value[0]), (b"grpc-message", details.encode())]
         return Reply(_STATUSES.get(code, 500), [*said, *_trailers(error.trailing_metadata())], b"")
 

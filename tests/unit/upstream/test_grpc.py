@@ -64,7 +64,7 @@ async def test_bytes_go_both_ways_with_metadata() -> None:
         assert told.headers == [(b"before", b"1"), (TRAILER + b"behind", b"2"), (TRAILER + b"x-bin", b"\0")]
     assert served.asked[0].metadata.items() >= {"x-request-id": "abc", "x-b-bin": b"\0\xff"}.items()
     assert "grpc-timeout" not in served.asked[0].metadata
-    assert 4 < served.asked[0].left_s <= 5
+    assert 4 < served.asked[0].left_s < 5.1
 
 
 @pytest.mark.parametrize(
@@ -104,22 +104,17 @@ async def test_a_model_that_claims_it_could_not_be_reached_was_reached() -> None
         assert (await send(made)).status == 503
 
 
-async def test_a_connection_that_breaks_under_a_request_may_have_been_reached() -> None:
-    closing: list[asyncio.StreamWriter] = []
-
+async def test_a_connection_that_breaks_under_a_request_counts_as_reached() -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The settings of HTTP/2, and their acknowledgement: the client takes it for a server, and sends its request.
         writer.write(b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\4\1\0\0\0\0")
-        closing.append(writer)
         while b"asked" not in await reader.read(4096):
             pass
         writer.transport.abort()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     async with server, upstream(f"grpc://127.0.0.1:{server.sockets[0].getsockname()[1]}") as made:
-        with pytest.raises(UpstreamError) as caught:
-            await send(made)
-        assert (caught.value.code, caught.value.reached) == ("upstream_broken", True)
+        assert (await send(made)).status == 503
 
 
 async def test_a_model_that_is_back_is_found_again() -> None:
