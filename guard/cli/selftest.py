@@ -192,17 +192,17 @@ def _settings(args: argparse.Namespace, policy: Policy, target: Target) -> Setti
     except KeyError as error:
         raise ValueError(_unknown(str(error.args[0]))) from error
     kept: list[Attack] = []
-    left_out = list(target.warnings)
+    why: dict[str, list[str]] = {}
     for attack in attacks:
         reason = target.applicable(attack)
         # A preset's gates are made for the lab: on another model, what cannot be asked there cannot be held to it.
         if reason is None or attack.name in args.only or (attack.name in gated and target.name == "lab"):
             kept.append(attack)
         else:
-            gate = " and its gates" if attack.name in gated else ""
-            left_out.append(f"left out {attack.name}{gate}: {reason}")
+            why.setdefault(reason, []).append(attack.name + (" and its gates" if attack.name in gated else ""))
+    warnings = [*target.warnings, *(f"left out {', '.join(names)}: {reason}" for reason, names in why.items())]
     return Settings(
-        kept, mode, args.seed, 3 if args.full else 1, args.workers, gates, remember="controls", warnings=left_out
+        kept, mode, args.seed, 3 if args.full else 1, args.workers, gates, remember="controls", warnings=warnings
     )
 
 

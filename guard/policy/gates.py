@@ -53,6 +53,7 @@ AttackName = Literal[
     "last_layer",
     "canary_extraction",
     "canary_extraction_unlisted",
+    "canary_inference",
 ]
 MetricName = Literal[
     "surrogate_l1",

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
+from guard.defences.secrets import Secrets
 from guard.errors import PolicyError, Problem
 from guard.model.domain import Bound
 from guard.policy.privacy import Ensemble
@@ -34,6 +35,8 @@ CODED = 0.1
 """Step of the grid that stands for a codebook."""
 PATIENCE_S = 30.0
 """How long the lab's Guard waits for all models of an ensemble."""
+CANARIES = "SELFTEST_CANARIES"
+"""Environment variables that begin like this hold canaries: no policy spells a secret."""
 _DECIDES = (
     "name", "mode", "ledger", "fields", "parameters", "outputs", "ensemble", "privacy", "defences", "budgets",
     "detectors", "ladder",
@@ -95,7 +98,9 @@ def choose_route(policy: Policy, name: str | None) -> Route:
     raise PolicyError([Problem(f"there is no route called {name}", hint=did_you_mean(name, known) or ", ".join(known))])
 
 
-def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool = True) -> Transplant:
+def transplant(
+    policy: Policy, route: Route, victim: Knowledge, *, budgets: bool = True, canaries: Sequence[str] = ()
+) -> Transplant:
     """Return the policy around a lab model.
 
     Args:
@@ -103,6 +108,7 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
         route: the one that is tested.
         victim: the lab model.
         budgets: False for an attacker's own deployment, which nobody rations.
+        canaries: what an operator of the lab model would list.
     """
     said = [
         f"api and match: were {route.api or 'left out'} and {_words(route.match)}, are the lab's endpoint",
@@ -142,7 +148,27 @@ def transplant(policy: Policy, route: Route, victim: Knowledge, *, budgets: bool
     if inputs is not None:
         made["inputs"] = inputs
     said.append(about)
-    return Transplant(_around(policy, made), tuple(said), shards=shards)
+    listed = [canaries for defence in route.defences if isinstance(defence, Secrets)]
+    if listed:
+        said.append("secrets: canaries are the lab model's own, as far as its operator knows of them")
+    return Transplant(_around(policy, made), tuple(said), _list_canaries(made, listed), shards)
+
+
+def _list_canaries(made: dict[str, Any], listed: Sequence[Sequence[str]]) -> dict[str, str]:  # Any: plain YAML data
+    """Have each defence of secrets read its canaries from a variable; return the variables.
+
+    Args:
+        made: the route.
+        listed: each such defence's canaries, in order.
+    """
+    found = [defence for defence in made.get("defences", ()) if defence["kind"] == "secrets"]
+    env: dict[str, str] = {}
+    for number, (defence, lines) in enumerate(zip(found, listed, strict=True)):
+        defence.pop("canaries", None)  # it reads ****
+        if lines:
+            env[f"{CANARIES}_{number}"] = "\n".join(lines)
+            defence["canaries"] = {"env": f"{CANARIES}_{number}"}
+    return env
 
 
 def _uncalibrated(made: dict[str, Any], *, profiled: bool) -> list[str]:  # Any: plain YAML data
@@ -218,13 +244,19 @@ def own_policy(policy: Policy, route: Route, api: str, *, budgets: bool = True) 
     if not budgets:
         _unrationed(made)
     document = _around(policy, made) | {"forward_headers": list(policy.forward_headers)}
-    env = {f"SELFTEST_HEADER_{i}": h.value.get_secret_value() for i, h in enumerate(policy.upstream_headers)}
-    if env:
+    listed = [
+        defence.canaries.get_secret_value().splitlines() if defence.canaries else []
+        for defence in route.defences
+        if isinstance(defence, Secrets)
+    ]
+    env = _list_canaries(made, listed)
+    headers = {f"SELFTEST_HEADER_{i}": h.value.get_secret_value() for i, h in enumerate(policy.upstream_headers)}
+    if headers:
         names = [header.name for header in policy.upstream_headers]
         document["upstream_headers"] = [
-            {"name": name, "value": {"env": variable}} for name, variable in zip(names, env, strict=True)
+            {"name": name, "value": {"env": variable}} for name, variable in zip(names, headers, strict=True)
         ]
-    return Transplant(document, tuple(said), env)
+    return Transplant(document, tuple(said), env | headers)
 
 
 def _around(policy: Policy, route: dict[str, Any]) -> dict[str, object]:  # Any: plain YAML data

@@ -16,6 +16,8 @@ from guard.selftest.texts import Texts, Written
 
 DIGITS = "0123456789"
 _TOP = 20
+_BRANCHES = 8
+"""More codes than this behind one prefix are none."""
 
 
 @dataclass
@@ -42,6 +44,10 @@ class Hunt:
         """Return what the model goes on with, greedily."""
         return self.answer(prompt, tokens).text
 
+    def shortened(self) -> list[str]:
+        """Return the prefix, and ever less of it: a filter may know the code by what stands before it."""
+        return [self.prefix[-kept:] for kept in (len(self.prefix), 9, 5, 3)]
+
     def code_of(self, text: str) -> str:
         """Return the digits that a text begins with, as many as a code has at most."""
         found = re.match(r"\d*", text)
@@ -60,25 +66,24 @@ def streamed(hunt: Hunt) -> list[str]:
 
 
 def by_digit(hunt: Hunt) -> list[str]:
-    """Ask for one token at a time: no answer holds more than a digit."""
-    code = ""
-    for _ in range(hunt.digits):
-        digit = hunt.code_of(hunt.said(hunt.prefix + code, 1))
-        if not digit:
-            break
-        code += digit
-    return [code]
+    """Ask for one token at a time, with ever less of the prefix: no answer holds more than a digit."""
+    found: list[str] = []
+    for prefix in hunt.shortened():
+        code = ""
+        while len(code) < hunt.digits and (digit := hunt.code_of(hunt.said(prefix + code, 1))):
+            code += digit
+        found.append(code)
+    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def in_pieces(hunt: Hunt) -> list[str]:
     """Ask for halves: the second from the first, with ever less of the prefix before it."""
     half = hunt.digits // 2
-    first = hunt.code_of(hunt.said(hunt.prefix, half))[:half]
     guesses: list[str] = []
-    for kept in (len(hunt.prefix), 9, 5, 3):
-        second = hunt.code_of(hunt.said(hunt.prefix[-kept:] + first, hunt.digits - len(first)))
-        guesses.append(first + second)
-    return sorted(guesses, key=len, reverse=True)
+    for prefix in hunt.shortened():
+        first = hunt.code_of(hunt.said(prefix, half))[:half]
+        guesses.append(first + hunt.code_of(hunt.said(prefix + first, hunt.digits - len(first))))
+    return sorted(filter(None, guesses), key=len, reverse=True)
 
 
 def from_each_digit(hunt: Hunt) -> list[str]:
@@ -138,22 +143,21 @@ def scored(hunt: Hunt, candidates: Iterable[str]) -> list[str]:
 
 
 def by_refusal(hunt: Hunt) -> list[str]:
-    """Read the code off what is held back: an answer is changed or cut only where the model went on with a secret.
+    """Read codes off what is held back: an answer is changed or cut only where the model went on with a secret.
 
-    Digit by digit, each of ten is put behind the prefix; the one after which the answer is held back was right. Known
-    to work against a filter that looks at answers alone.
+    Digit by digit, each of ten is put behind what is known; those after which the answer is held back were right. The
+    last digit is never told: behind it, nothing is left to hold back.
     """
-    code = ""
-    for at in range(hunt.digits):
+    begun = [""]
+    for at in range(hunt.digits - 1):
         left = hunt.digits - at - 1
-        if not left:
-            return [code + digit for digit in DIGITS]
-        held = [digit for digit in DIGITS if _held(hunt.answer(hunt.prefix + code + digit, left))]
-        if len(held) != 1:
-            hunt.notes.append(f"{len(held)} of ten continuations are held back at digit {at + 1}: that tells none")
-            return [code]
-        code += held[0]
-    return [code]
+        tried = [code + digit for code in begun for digit in DIGITS]
+        held = [code for code in tried if _held(hunt.answer(hunt.prefix + code, left))]
+        if not held or len(held) > _BRANCHES:
+            hunt.notes.append(f"{len(held)} of {len(tried)} continuations are held back at digit {at + 1}")
+            return begun if at else []
+        begun = held
+    return begun
 
 
 def _held(choice: Written) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from guard.selftest.attacks.logit_reading import FIRST, Matrix, Source, biased, bisected, constrained, sampled
-from guard.selftest.attacks.low_rank import completed, gap, layer_error
+from guard.selftest.attacks.low_rank import completed, layer_error, rank_of
 from guard.selftest.base import Attack, Criterion, Outcome, Refused, Threat, Try, Unresolved, World
 from guard.selftest.measures import Floats, Measure, exact
 
@@ -26,7 +26,8 @@ class LastLayer:
     some at a time beside one of reference, and subtracts. Others do without: they complete the matrix of what the top
     shows by itself; they have a constrained answer (`response_format`) show the tokens that they list; they count what
     is sampled, over several accounts; and where no log-probabilities are answered they bisect at which bias the greedy
-    answer changes. Who cannot put a matrix together has an error of 1, which is the most that any estimate counts.
+    answer changes. Who cannot put a matrix together, or finds a rank that moves with the number of prompts, knows
+    nothing: an error of 1, which is the most that any estimate counts.
 
     Args:
         prompts: rows of the matrix; more than h.
@@ -35,6 +36,8 @@ class LastLayer:
         alone: prompts of which the top is asked without any bias.
         accounts: who samples.
         rounds: requests of each for four samples of every prompt.
+        squares: rows and columns of a matrix that is bisected; a little more than h.
+        fine: how closely a logit is bisected.
         patience: most answers that are asked for to bisect.
 
     Source: Carlini et al., ICML 2024, sections 4 and 5, and the appendix on log-probability-free attacks. Differs:
@@ -65,7 +68,9 @@ class LastLayer:
     alone: int = 768
     accounts: int = 4
     rounds: int = 20
-    patience: int = 120_000
+    squares: int = 80
+    fine: float = 0.0625
+    patience: int = 60_000
 
     def run(self, world: World) -> Outcome:
         """Read logits in every way there is, and measure each."""
@@ -102,7 +107,11 @@ class LastLayer:
 
     def bisected(self, world: World, source: Source) -> Matrix | None:
         """Bisect, and tell how far that is."""
-        return bisected(source, self.patience, lambda share: world.progress(0.8 + share / 5, "bisected answers"))
+
+        def told(share: float) -> None:
+            world.progress(0.8 + share / 5, "bisected answers")
+
+        return bisected(source, self.squares, self.fine, self.patience, told)
 
     def of_tops(self, world: World, source: Source, words: Sequence[str]) -> dict[str, Measure]:
         """Complete the matrix of which only each prompt's top is known."""
@@ -127,9 +136,10 @@ class LastLayer:
 
     def measured(self, world: World, matrix: Matrix | None) -> dict[str, Measure]:
         """Return how far off the dimension and the layer are that a matrix gives."""
-        if matrix is None:
+        found = None if matrix is None else rank_of(matrix.values)
+        if matrix is None or found is None:
             return {"dimension_error": exact(1.0), "layer_error": exact(1.0)}
-        found, layer = gap(matrix.values), cast("Floats", world.judge.secret("layer"))[FIRST:]
+        layer = cast("Floats", world.judge.secret("layer"))[FIRST:]
         return {
             "dimension_error": self.error_of(world, found),
             "layer_error": exact(layer_error(matrix.values, matrix.columns - FIRST, layer, found)),

@@ -19,8 +19,8 @@ FIRST = 2
 """The first token that is a word; it is the one of reference."""
 RAISED = 100.0
 """The most that OpenAI's API lets be added to a logit."""
-WIDEST, FINEST = 32.0, 0.01
-"""How far below the top a logit is looked for, and how closely."""
+WIDEST = 32.0
+"""How far below the top a logit is looked for."""
 STEPS = 8
 """How often a growing matrix is looked at."""
 
@@ -173,11 +173,13 @@ def sampled(source: Source, accounts: int, rounds: int) -> Matrix | None:
     return Matrix(np.log(counts[:, columns] + 0.5), columns)
 
 
-def bisected(source: Source, patience: int, progress: Callable[[float], None]) -> Matrix | None:
+def bisected(source: Source, size: int, fine: float, patience: int, progress: Callable[[float], None]) -> Matrix | None:
     """Find, by greedy answers alone, how much bias each token needs to become the answer.
 
     Args:
         source: whom to ask.
+        size: rows and columns, at most as many as there are prompts.
+        fine: how closely each is looked for.
         patience: most answers asked for.
         progress: told the share that is done.
     """
@@ -187,24 +189,24 @@ def bisected(source: Source, patience: int, progress: Callable[[float], None]) -
         if _answer(texts, source.prompts[0], {probe: RAISED}) != source.vocabulary[probe]:
             source.notes.append("logit_bias changes no answer, so there is nothing to bisect")
             return None
-        begun, size = texts.asked, min(len(source.prompts), source.tokens)
-        values = np.zeros((size, size))
-        for row in range(size):
-            progress(row / size)
+        begun, rows = texts.asked, min(len(source.prompts), size)
+        values = np.zeros((rows, size))
+        for row in range(rows):
+            progress(row / rows)
             for column in range(size):
                 if texts.asked - begun > patience:
                     source.notes.append(f"bisecting was given up after {patience:,} answers")
                     return None
-                values[row, column] = -_needed(source, source.prompts[row], FIRST + column)
+                values[row, column] = -_needed(source, source.prompts[row], FIRST + column, fine)
     except Refused as error:
         source.notes.append(f"bisecting was refused ({error.status})")
         return None
     return Matrix(values, np.arange(FIRST, FIRST + size))
 
 
-def _needed(source: Source, prompt: str, token: int) -> float:
+def _needed(source: Source, prompt: str, token: int, fine: float) -> float:
     low, high = 0.0, WIDEST
-    while high - low > FINEST:
+    while high - low > fine:
         middle = (low + high) / 2
         if _answer(source.texts(), prompt, {token: middle}) == source.vocabulary[token]:
             high = middle

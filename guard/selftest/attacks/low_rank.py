@@ -15,11 +15,25 @@ def centred(matrix: Floats) -> Floats:
     return matrix - matrix.mean(axis=1, keepdims=True)
 
 
-def gap(matrix: Floats) -> int:
-    """Return the rank that the largest fall of the singular values tells of.
+def rank_of(matrix: Floats) -> int | None:
+    """Return the rank that the singular values tell of; None when they tell of none.
+
+    Noise has falls, too, and where its largest is depends on how many rows there are, as no model's width does. So the
+    same must be found, up to a twentieth, without an eighth of them.
 
     Args:
-        matrix: logits, shape (n, m), each row up to a constant.
+        matrix: logits, shape (n, m), each row up to a constant; n is more than 8/7 of the rank.
+
+    >>> rng = np.random.default_rng(0)
+    >>> rank_of(rng.normal(size=(30, 5)) @ rng.normal(size=(5, 40))), rank_of(rng.normal(size=(96, 152)))
+    (5, None)
+    """
+    found, without = gap(matrix), gap(matrix[: max(1, 7 * len(matrix) // 8)])
+    return found if abs(found - without) <= 0.05 * max(found, without) else None
+
+
+def gap(matrix: Floats) -> int:
+    """Return where the singular values of logits, shape (n, m), fall most.
 
     Source: Carlini et al., ICML 2024, section 4: the largest gap of their logarithms.
 

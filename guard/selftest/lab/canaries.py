@@ -119,7 +119,7 @@ def memorising(seed: int) -> Victim:
     def predict(rows: object) -> Floats:
         return np.exp(log_softmax(model.logits(list(cast("Sequence[str]", rows)))))
 
-    kept = {"codes": secrets, "canaries": [f"{LISTED}{code}" for code in secrets[LISTED]]}
+    kept = {"codes": secrets, "canaries": secrets[LISTED]}
     return Victim(predict, "probabilities", knows, held[100:], None, kept, language=model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import cast
 
 from guard.policy.schema import Policy, Route
 from guard.selftest import processes
@@ -60,7 +61,9 @@ class Lab:
 
     def transplant(self, attack: Attack, seed: int, *, budgets: bool = True) -> Transplant | None:
         """Return the policy around the attack's victim."""
-        return transplant(self.policy, self.route, victim(attack.victim, seed).knows, budgets=budgets)
+        model = victim(attack.victim, seed)
+        canaries = cast("Sequence[str]", model.secrets.get("canaries", ()))
+        return transplant(self.policy, self.route, model.knows, budgets=budgets, canaries=canaries)
 
     def cell(self, attack: Attack, way: Way, wrapper: str, seed: int, url: str) -> Cell:
         """Return the cell to run; the control is of the single model, floors are of what stands behind the policy."""
