@@ -6,6 +6,7 @@ from guard.defences.base import Registry
 from guard.defences.bin import Bin
 from guard.defences.boundary_response import BoundaryResponse
 from guard.defences.bounded_shift import BoundedShift
+from guard.defences.clip import Clip
 from guard.defences.codebook import Codebook
 from guard.defences.dp_gaussian import DpGaussian
 from guard.defences.dp_laplace import DpLaplace
@@ -18,6 +19,7 @@ from guard.defences.noisy_max import NoisyMax
 from guard.defences.randomised_response import RandomisedResponse
 from guard.defences.renormalise import Renormalise
 from guard.defences.reverse_sigmoid import ReverseSigmoid
+from guard.defences.rotate import Rotate
 from guard.defences.round import Round
 from guard.defences.secrets import Secrets
 from guard.defences.temperature import Temperature
@@ -27,6 +29,7 @@ DEFENCES: Registry = {
     "bin": Bin,
     "boundary_response": BoundaryResponse,
     "bounded_shift": BoundedShift,
+    "clip": Clip,
     "codebook": Codebook,
     "dp_gaussian": DpGaussian,
     "dp_laplace": DpLaplace,
@@ -39,6 +42,7 @@ DEFENCES: Registry = {
     "randomised_response": RandomisedResponse,
     "renormalise": Renormalise,
     "reverse_sigmoid": ReverseSigmoid,
+    "rotate": Rotate,
     "round": Round,
     "secrets": Secrets,
     "temperature": Temperature,

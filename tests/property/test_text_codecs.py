@@ -66,7 +66,7 @@ def mutated(draw: st.DrawFn, document: Json) -> Json:
     return document
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_request_is_read_or_refused(data: st.DataObject) -> None:
     api, kind, path, body = data.draw(st.sampled_from(CASES))
@@ -81,7 +81,7 @@ def test_any_request_is_read_or_refused(data: st.DataObject) -> None:
     assert reading.most is None or min(reading.most) >= 0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_answer_is_let_out_or_withheld(data: st.DataObject) -> None:
     api, kind, path, body = data.draw(st.sampled_from(CASES))
