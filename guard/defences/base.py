@@ -184,7 +184,7 @@ class Cleared(NamedTuple):
 
 
 class Scanner(Protocol):
-    """Looks through one text as it is generated; holds back no more than its bound."""
+    """Looks through one text as it is generated; holds back no more than its bound, at most 1,024 characters."""
 
     def feed(self, text: str, *, last: bool) -> Cleared:
         """Take what is added to the text, and say what may leave.
@@ -213,7 +213,7 @@ class TextDefence(Defence, frozen=True):
         return batch
 
     def scanner(self, before: str) -> Scanner:
-        """Return the scanner of one text.
+        """Return the scanner of one text; the engine asks for one that looks at the text by itself, and for this one.
 
         Args:
             before: the end of the text that it goes on from, which the client knows and may have chosen to end inside

@@ -37,7 +37,7 @@ class Noise(Defence, frozen=True):
     fitted jointly with the weights (digits: .003 at 3,250).
     Of generated tokens, each candidate's noise is keyed by prompt and text before it, so that repeats, choices and
     seeds are one draw. Scale .1 is off by .08 a number and .2% of a perplexity at most (4,000 tokens, perplexity 49),
-    scale 1 by .75 and 3%. Prompts that a model answers alike are draws: 100 of them leave a tenth of the error, 10,000
+    scale 1 by .75 and 4%. Prompts that a model answers alike are draws: 100 of them leave a tenth of the error, 10,000
     a hundredth. There `cell` is `query`: prompts in other case are other distributions, and the same noise would leave
     their difference exact.
     Source: Tramer et al., USENIX Security 2016, section 6.1; figures in `defences.md`. Differs: keyed, so that a

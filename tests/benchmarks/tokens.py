@@ -112,6 +112,9 @@ def cost() -> None:
     """Print the CPU time of one event."""
     print("| event | median of 7, us | least | most |")
     print("|---|---|---|---|")
+    # What a scanner looks at twice: the beginning of an answer.
+    runs = [_timed((Secrets(),), None, events=200, before="Tell me a story") for _ in range(7)]
+    print(f"| text, secrets, behind a prompt | {statistics.median(runs):.1f} | {min(runs):.1f} | {max(runs):.1f} |")
     for name, defences, top in (
         ("text, no defence", (), None),
         ("text, scores' defences", (Noise(scale=0.1), Round(decimals=1)), None),
@@ -127,7 +130,7 @@ def cost() -> None:
         print(f"| {name} | {statistics.median(runs):.1f} | {min(runs):.1f} | {max(runs):.1f} |")
 
 
-def _timed(defences: Sequence[Defence], top: int | None, events: int = 2000) -> float:
+def _timed(defences: Sequence[Defence], top: int | None, events: int = 2000, before: str = "") -> float:
     generation = client(*defences, most=PLENTY).generation
     answers = [
         Answer(
