@@ -51,8 +51,8 @@ def only_tensor(document: Json, rest: memoryview) -> Json | None:
     if more and type(document.get("id")) is str:
         more -= 1
     parameters = document.get("parameters")
-    if more and type(parameters) is dict and type(cast("Json", parameters).get("binary_data_output")) is bool:
-        more -= len(cast("Json", parameters))
+    if more and type(parameters) is dict and len(cast("Json", parameters)) == 1:
+        more -= type(cast("Json", parameters).get("binary_data_output")) is bool
     tensor = cast("list[object]", inputs)[0]
     if more or type(tensor) is not dict or cast("Json", tensor).keys() != _RAW_TENSOR:
         return None

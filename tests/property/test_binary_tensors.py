@@ -43,7 +43,7 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
 def inputs(draw: st.DrawFn) -> list[Json]:
     """Draw tensors that are right: one to three, all of as many rows."""
     rows, found = draw(st.integers(1, 3)), list[Json]()
-    for name in draw(st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True)):
+    for name in draw(st.lists(st.text('abc\u00fc:"[', max_size=3), min_size=1, max_size=3, unique=True)):
         datatype, shape = draw(st.sampled_from(sorted(MEMBERS))), [rows, *draw(st.lists(st.integers(1, 2), max_size=2))]
         size = int(np.prod(shape))
         data = draw(st.lists(MEMBERS[datatype], min_size=size, max_size=size))
@@ -110,6 +110,23 @@ def test_bytes_and_json_are_the_same_query_and_are_forwarded(tensors: list[Json]
         assert reading.queries.row_bytes() == codec.read(call(PATH, {"inputs": tensors})).queries.row_bytes()
         for before, after in zip(tensors, forwarded(reading)["inputs"], strict=True):
             assert raw(before["datatype"], after["data"]) == raw(before["datatype"], before["data"])
+
+
+PLACES = st.sampled_from(["request", "parameters", "input", "input parameters"])
+
+
+@given(inputs(), st.sets(PLACES), st.booleans(), st.data())
+def test_nothing_unknown_is_forwarded(tensors: list[Json], places: set[str], wants: bool, data: st.DataObject) -> None:
+    only = data.draw(st.lists(st.sampled_from([tensor["name"] for tensor in tensors]), min_size=1))
+    inputs_: list[Json] = [{**tensor, "parameters": {}} for tensor in tensors[: data.draw(st.integers(1, 3))]]
+    parameters: Json = {"binary_data_output": True} if wants else {}
+    document: Json = {"inputs": inputs_, **({"parameters": parameters} if wants or "parameters" in places else {})}
+    first = inputs_[0]
+    owners = {"request": document, "parameters": parameters, "input": first, "input parameters": first["parameters"]}
+    for place in places:
+        owners[place].update(dict.fromkeys(data.draw(st.sets(st.sampled_from(["zz1", "zz2", "zz3"]), min_size=1)), 1))
+    reading = read(CODECS[0], *binary(document, only=only))
+    assert b"zz" not in reading.body[: int(reading.headers[0][1]) if reading.headers else None]
 
 
 @given(inputs(), st.data())

@@ -147,6 +147,31 @@ class TestRead:
         assert reading.body == text + data
         assert reading.headers == ((HEADER.encode(), b"%d" % len(text)),)
 
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"explain": True, "parameters": {"binary_data_output": True, "top": 1}},
+            {"parameters": {"binary_data_output": True, "top": 1}},
+            {"explain": True, "id": "7"},
+            {"parameters": {"top": 1}},
+            {"outputs": [{"name": "p", "raw": True, "parameters": {"top": 1}}], "id": "7"},
+        ],
+    )
+    def test_what_is_unknown_is_left_out_of_the_plainest_request_too(self, more: Json) -> None:
+        document = {"inputs": [tensor([1.0], [1, 1])]}
+        text = json.dumps(forwarded(read({**document, **more})))
+        assert "top" not in text
+        assert "raw" not in text
+        assert "explain" not in text
+        shared = {**more, "parameters": {**more.get("parameters", {}), "shared_memory_region": "r"}}
+        assert refused(*binary({**document, **shared})).code == "shared_memory"
+
+    @pytest.mark.parametrize("size", [1.0, True])
+    def test_a_size_of_another_type_is_refused_though_it_is_equal(self, size: Json) -> None:
+        item = {"name": "x", "shape": [1, 1], "datatype": "INT8", "parameters": {"binary_data_size": size}}
+        head = json.dumps({"inputs": [item]}).encode()
+        refused(head + bytes(1), str(len(head)))
+
     def test_a_header_with_no_bytes_behind_the_json_is_a_json_request(self) -> None:
         body = json.dumps({"inputs": [tensor([1.0], [1, 1])]}).encode()
         reading = KNOWN.read(call(PATH, body, inference_header_content_length=str(len(body))))
