@@ -25,13 +25,8 @@ def bodies(api: str, kind: str) -> tuple[object, object]:
         ("tei", "embedding"): ({"inputs": ["a small sample"]}, [_vector()]),
         ("tei", "probabilities"): ({"inputs": "a small sample"}, [{"label": "spam", "score": 0.9187}]),
     }
-    made[("vllm", "logprobs")] = made["openai", "logprobs"]
-    made[("vllm", "embedding")] = made["openai", "embedding"]
-    made[("vllm", "probabilities")] = (
-        {"model": "model", "input": ["a small sample"]},
-        {"data": [{"index": 0, "label": "spam", "probs": [0.9187, 0.0813], "num_classes": 2}]},
-    )
-    return made.get((api, kind), (None, None))
+    # Of what vLLM opens, OpenAI's own endpoints come first.
+    return made.get(("openai" if api == "vllm" else api, kind), (None, None))
 
 
 def _vector() -> list[float]:

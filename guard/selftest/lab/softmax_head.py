@@ -72,9 +72,8 @@ class SoftmaxHead:
             for back, word in enumerate(reversed(text.split()[-16:])):
                 raw[row] += _FADES**back * self._word(word)
             raw[row] += _SPACE * self._drawn(f"\0{text}")
-        state = np.tanh(raw) @ self._mix
-        squares: Floats = np.einsum("ij,ij->i", state, state)
-        return state * np.sqrt(width / squares)[:, None]
+        state: Floats = np.tanh(raw) @ self._mix
+        return np.array([row * np.sqrt(width / (row @ row)) for row in state])
 
     def _drawn(self, word: str) -> Floats:
         return np.random.default_rng([self._seed, _hash(word)]).normal(0.0, 1.0, self._mix.shape[0])
