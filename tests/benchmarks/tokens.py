@@ -132,12 +132,11 @@ def cost() -> None:
 
 def _timed(defences: Sequence[Defence], top: int | None, events: int = 2000, before: str = "") -> float:
     generation = client(*defences, most=PLENTY).generation
-    answers = [
-        Answer(
-            1, None, pieces=[Piece("0/content", " word", _ignore, [] if top is None else [_token(i, top)])], choices=1
-        )
+    pieces = [
+        Piece("0/content", " word", _ignore, [] if top is None else [_token(i, top)], before=before)
         for i in range(events)
     ]
+    answers = [Answer(1, None, pieces=[piece], choices=1) for piece in pieces]
     began = time.process_time()
     for answer in answers:
         generation.take(answer)
