@@ -20,6 +20,7 @@ _OWN_HEADERS = frozenset(
         "content-length",
         "content-type",
         "content-encoding",
+        "inference-header-content-length",
         "accept-encoding",
         "transfer-encoding",
         "connection",

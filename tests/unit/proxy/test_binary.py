@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guard.errors import PolicyError
 from guard.model.exchange import Reply
 from tests.support.binary import HEADER, binary, readable
 from tests.support.fakes import Answered, Guarded, Seen
@@ -110,6 +111,12 @@ async def test_a_compressed_request_counts_its_json_unpacked(tmp_path: Path, cod
     assert one.body == two.body
     assert dict(one.headers)[HEADER.encode()] == dict(two.headers)[HEADER.encode()]
     assert b"content-encoding" not in dict(one.headers)
+
+
+@pytest.mark.parametrize("key", ["forward_headers: [{}]", "upstream_headers: [{{name: {}, value: '1'}}]"])
+def test_no_policy_writes_the_length_that_guard_writes(tmp_path: Path, key: str) -> None:
+    with pytest.raises(PolicyError, match="inference-header-content-length belongs to Guard's own"):
+        Guarded(NOISY + key.format("Inference-Header-Content-Length") + "\n", tmp_path)
 
 
 async def test_what_cannot_be_read_is_an_error_in_the_apis_envelope(tmp_path: Path) -> None:
