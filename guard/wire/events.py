@@ -124,9 +124,9 @@ class _Lines(_Bounded):
                 raise _TooLong
             if line := line.strip(b" \t\r"):
                 events.append(Event(line))
-        self._line.extend(rest)
-        if len(self._line) > self._most_bytes:
+        if len(self._line) + len(rest) > self._most_bytes:
             raise _TooLong
+        self._line.extend(rest)
 
 
 class _ServerSent(_Bounded):
@@ -171,9 +171,9 @@ class _ServerSent(_Bounded):
             else:
                 self._dispatch(events)
         if rest:
-            self._line.extend(rest)
-            if self._size + len(self._line) > self._most_bytes:
+            if self._size + len(self._line) + len(rest) > self._most_bytes:
                 raise _TooLong
+            self._line.extend(rest)
 
     def _begun(self, data: bytes) -> bytes:
         data = (self._start or b"") + data
