@@ -97,6 +97,11 @@ class Canaries:
         made._text, made._places = self._text, self._places
         return made
 
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        del window
+        return bool(self._text) or len(token) >= LEAST or not token.isascii()
+
     def look(self, window: Window, *, last: bool) -> int:
         """Mark runs; let wait what may become one."""
         del last

@@ -37,6 +37,11 @@ class Documents:
         made._text, made._rolled, made._until = self._text, self._rolled, self._until
         return made
 
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        del window
+        return len(self._text) + len(token) >= self._ngrams.n or not token.isascii()
+
     def look(self, window: Window, *, last: bool) -> int:
         """Mark what completes a run, and what goes on with it."""
         del last

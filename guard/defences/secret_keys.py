@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from guard.defences.secret_window import Window
 
+_URL = r"://[^\s/@:?#]{0,64}:[^\s/@{<\[]{1,100}@"
 _B64 = "[A-Za-z0-9_-]"
 _KEYS: tuple[tuple[str, str], ...] = (
     ("AWS access key", "A[KS]IA[0-9A-Z]{16,}"),
@@ -73,7 +74,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
         for head in ("eyJhbGci", "eyJ0eXAi", "eyJraWQi", "eyJlbmMi")
     ),
     ("JSON web token", r"eyJ[A-Za-z0-9_-]{8,120}\.eyJ[A-Za-z0-9_.=-]{8,}"),
-    ("password in a URL", r"://[^\s/@:?#]{0,64}:[^\s/@{<\[]{1,100}@"),
+    ("password in a URL", _URL),
     ("private key", "MII[A-Za-z0-9+/]{3}IBA[AD][A-Za-z0-9+/=\r\n]{16,}"),  # the body alone: RSA
     ("private key", "MHcCAQEE[A-Za-z0-9+/=\r\n]{16,}"),  # elliptic curves
     ("private key", "MIGHAgEA[A-Za-z0-9+/=\r\n]{16,}"),
@@ -94,7 +95,7 @@ _LONGEST_END = 64
 @cache
 def key_shapes() -> tuple[Shape, ...]:
     """Return the built-in shapes."""
-    return tuple(shape(name, pattern) for name, pattern in (*_KEYS, *_BLOCKS))
+    return tuple(shape(name, pattern, 3 if pattern == _URL else 2) for name, pattern in (*_KEYS, *_BLOCKS))
 
 
 class ShapeSet:
@@ -108,17 +109,18 @@ class ShapeSet:
         beyond = [one for one in self._shapes if one.beyond]
         ways += [f"[^\0-\x7f]{_opening(beyond)}"] if beyond else []
         self._openings = re.compile("|".join(ways) or "(?!)", re.DOTALL)
+        self.least = min((one.least for one in self._shapes), default=0)
         self.tails = {one.tail: re.compile(f"{one.tail}*+") for one in self._shapes if one.tail}
 
-    def tries(self, text: str, at: int) -> Iterator[tuple[int, Shape]]:
-        """Yield where shapes may begin, from a place on, in order."""
+    def tries(self, text: str, at: int) -> Iterator[tuple[int, Shape, bool]]:
+        """Yield where shapes may begin, from a place on, in order, and whether a letter or digit stands before."""
         while (opening := self._openings.search(text, at)) is not None:
             start = opening.start()
             at = start + 1
             inside = start > 0 and text[start - 1].isascii() and text[start - 1].isalnum()
             for one in self._by_first.get(text[start], self._shapes):
                 if not (one.word and inside):
-                    yield start, one
+                    yield start, one, inside
 
 
 def _opening(shapes: Iterable[Shape]) -> str:
@@ -154,6 +156,10 @@ class Shapes:
         made._at, made._tails = self._at, self._tails.copy()
         return made
 
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        return bool(self._tails) or self._at < window.end or len(token) >= self._set.least
+
     def look(self, window: Window, *, last: bool) -> int:
         """Mark matches; let wait what may become one."""
         del last  # what is not certain by the end is none
@@ -162,18 +168,21 @@ class Shapes:
         runs = {
             tail: self._run(tail, window, since - base, max(since - base, at)) for tail, since in self._tails.items()
         }
-        waits = len(text)
-        for start, one in self._set.tries(text, at):
+        waits = resume = len(text)
+        for start, one, glued in self._set.tries(text, at):
+            begins = start + glued * one.known
             if (found := one.whole.match(text, start)) is not None:
-                window.marks.append((base + start, base + found.end()))
+                window.marks.append((base + begins, base + found.end()))
                 if one.tail and runs.get(one.tail, _NO_RUN).stop < found.end():
                     runs[one.tail] = self._run(one.tail, window, found.end(), found.end())
-            elif waits > start and one.begun.match(text, start) is not None:
-                waits = start
-        # What has run up to the end goes on; what began before `waits` is not found again.
+            elif waits > begins and one.begun.match(text, start) is not None:
+                waits, resume = begins, min(resume, start)
+            elif resume > start and one.begun.match(text, start) is not None:
+                resume = start
+        # What has run up to the end goes on; what began before `resume` is not found again.
         self._tails = {tail: base + run.since for tail, run in runs.items() if run.goes_on}
-        self._at = base + waits
-        return self._at
+        self._at = base + resume
+        return base + waits
 
     def _run(self, tail: str, window: Window, since: int, start: int) -> _Run:
         """Mark what goes on belonging to a match that was certain at `since`, from `start` on."""

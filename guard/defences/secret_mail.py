@@ -35,6 +35,10 @@ class Mails:
         made._at, made._inside = self._at, self._inside
         return made
 
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        return self._inside or "@" in token or window.text.find("@", self._at - window.base) >= 0
+
     def look(self, window: Window, *, last: bool) -> int:
         """Mark addresses; let wait the last word, and what stands before an @."""
         text, base = window.text, window.base

@@ -52,6 +52,7 @@ _DOUBLED = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
 _CHAIN = re.compile(rf"(?<![A-Za-z0-9])(?<![0-9][.,])[0-9]++(?:{_GAP}[0-9]++)*+")
 """Groups of digits with no more than a gap between them."""
 _GROUP = re.compile(r"[0-9]++")
+_SHORTEST_CARD, _SHORTEST_IBAN = 13, 15
 _MOST_AFTER_POINT = 6
 """Digits of a group behind a point: more are a fraction."""
 
@@ -97,6 +98,10 @@ class Cards:
         made = type(self)()
         made._at = self._at
         return made
+
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        return self._at < window.end or len(token) >= _SHORTEST_CARD
 
     def look(self, window: Window, *, last: bool) -> int:
         """Mark card numbers; let wait what may become one."""
@@ -214,6 +219,10 @@ class Ibans:
         made = type(self)()
         made._at = self._at
         return made
+
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        return self._at < window.end or len(token) >= _SHORTEST_IBAN
 
     def look(self, window: Window, *, last: bool) -> int:
         """Mark IBANs; let wait what may become one."""

@@ -28,6 +28,8 @@ class Shape:
         first: one character of any that it may begin with.
         beyond: that may be one beyond ASCII.
         opening: what follows up to its sixth character, or the end of what came.
+        known: first characters that stay where it begins inside a word: they are no secret, and any word may end so.
+        least: characters of the shortest match.
         word: it begins only where no letter or digit stands before.
         whole: matches as soon as it is certain.
         begun: matches what may become one, up to the end of what came.
@@ -39,14 +41,21 @@ class Shape:
     first: re.Pattern[str] = field(repr=False)
     beyond: bool
     opening: str
+    known: int
+    least: int
     word: bool
     whole: re.Pattern[str] = field(repr=False)
     begun: re.Pattern[str] = field(repr=False)
     tail: str
 
 
-def shape(name: str, pattern: str) -> Shape:
+def shape(name: str, pattern: str, known: int = 0) -> Shape:
     r"""Read a pattern.
+
+    Args:
+        name: what it finds.
+        pattern: in the language above.
+        known: as in `Shape`.
 
     Raises:
         ValueError: it is not in the language; the message says why.
@@ -82,6 +91,8 @@ def shape(name: str, pattern: str) -> Shape:
         re.compile(first),
         not first.isascii() or "\\" in first or first.startswith("[^"),
         opening,
+        known,
+        sum(low for _, low, _ in elements),
         word,
         re.compile(whole),
         re.compile(begun),

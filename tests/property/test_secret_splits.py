@@ -196,3 +196,17 @@ def test_nothing_of_a_secret_leaves_at_any_split(secret: str) -> None:
         first = scanner.feed(text[:i], last=False)
         assert first.text == expected.text[: len(first.text)]
         assert first.text + scanner.feed(text[i:], last=True).text == expected.text
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.one_of(*map(st.sampled_from, (PLANTED, NEAR, GLUE, (*"1479aest .@-",)))), TEXTS)
+def test_a_candidate_completes_what_feeding_it_would_redact(text: str, token: str, before: str) -> None:
+    asked = SPEC.scanner(before)
+    asked.feed(text, last=False)
+    completes = asked.completes(token)
+    whole = left(SPEC, [text + token], before)
+    reaches = bool(whole.spans) and whole.spans[-1][1] > len(text)
+    assert completes == reaches
+    assert asked.completes(token) == completes
+    # And asking has changed nothing.
+    assert asked.feed(token, last=True).upto == len(text + token)

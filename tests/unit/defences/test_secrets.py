@@ -55,7 +55,7 @@ def left(text: str, spec: Secrets = SECRETS, before: str = "") -> str:
         ("token = self.get_token_of_2_users_at(x)", "token = self.get_token_of_2_users_at(x)"),
         ("key: 550e8400-e29b-41d4-a716-446655440000", "key: 550e8400-e29b-41d4-a716-446655440000"),
         ("the secret 9f86d081884c7d659a2feaa0c55ad015!", "the secret [redacted]!"),
-        ("postgres://app:pa55@db/x http://[::1]:80/a@b", "postgres[redacted]db/x http://[::1]:80/a@b"),
+        ("postgres://app:pa55@db/x http://[::1]:80/a@b", "postgres://[redacted]db/x http://[::1]:80/a@b"),
         ("It is HR 7947/2210, 5521.", "It is [redacted]."),
         ("BLUE-KESTREL lánds at noon", "[redacted]"),
         ("kestrel lands at", "[redacted]"),
