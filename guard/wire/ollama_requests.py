@@ -113,6 +113,8 @@ def own_messages(document: Json) -> tuple[list[Json], bool]:
         if not isinstance(role, str) or not isinstance(content, str | None):
             raise ClientError("a message must have a role and a text", path=f"messages[{i}]")
         known = {name: members[name] for name in _MESSAGE if members.get(name) not in (None, [])}
+        if "tool_calls" in known:
+            known["tool_calls"] = _own_calls(known["tool_calls"], f"messages[{i}].tool_calls")
         found.append({**known, "role": role.lower(), "content": content or ""})
     changed = found != messages
     document["messages"] = found
@@ -122,6 +124,21 @@ def own_messages(document: Json) -> tuple[list[Json], bool]:
 def canonical(value: object) -> str:
     """Return a row's text: itself, or the canonical JSON of what it is made of."""
     return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _own_calls(calls: object, path: str) -> list[Json]:
+    """Return a message's tool calls without what the server ignores."""
+    found: list[Json] = []
+    for call in cast("list[object]", calls) if isinstance(calls, list) else [None]:
+        function = cast("Json", call).get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise ClientError("a tool call must have a function", path=path)
+        said = cast("Json", function)
+        plain_names(said)
+        identifier = cast("Json", call).get("id")
+        own = {"function": {name: said[name] for name in ("index", "name", "arguments") if name in said}}
+        found.append(own if identifier is None else {"id": identifier, **own})
+    return found
 
 
 def hold(document: Json, rules: Rules, reader: Reader) -> Asked:

@@ -133,6 +133,12 @@ def test_a_message_s_unknown_members_do_not_make_other_queries_of_one_prompt() -
     reading = ask(api, "/api/chat", {**CHAT, "messages": [message]})
     assert reading.queries.row_bytes() == plain.queries.row_bytes()
     assert json.loads(reading.body)["messages"] == CHAT["messages"]
+    made: Json = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {}, "ignored": 1}}
+    body = forwarded("/api/chat", {**CHAT, "messages": [{"role": "assistant", "tool_calls": [made]}]})
+    assert body["messages"][0]["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": {}}}]
+    for wrong in ("x", [1], [{"function": 1}], [{"function": {"Name": "f"}}]):
+        with pytest.raises(ClientError):
+            ask(api, "/api/chat", {**CHAT, "messages": [{"role": "assistant", "tool_calls": wrong}]})
     with pytest.raises(ClientError):
         ask(api, "/api/chat", {**CHAT, "messages": [{**message, "Content": "other"}]})
 
