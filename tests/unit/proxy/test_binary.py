@@ -113,10 +113,10 @@ async def test_a_compressed_request_counts_its_json_unpacked(tmp_path: Path, cod
     assert b"content-encoding" not in dict(one.headers)
 
 
-@pytest.mark.parametrize("key", ["forward_headers: [{}]", "upstream_headers: [{{name: {}, value: '1'}}]"])
+@pytest.mark.parametrize("key", ["forward_headers: [{}]", "upstream_headers: [{{name: {}, value: {{env: N}}}}]"])
 def test_no_policy_writes_the_length_that_guard_writes(tmp_path: Path, key: str) -> None:
     with pytest.raises(PolicyError, match="inference-header-content-length belongs to Guard's own"):
-        Guarded(NOISY + key.format("Inference-Header-Content-Length") + "\n", tmp_path)
+        Guarded(NOISY + key.format("Inference-Header-Content-Length") + "\n", tmp_path, env={"N": "1"})
 
 
 async def test_what_cannot_be_read_is_an_error_in_the_apis_envelope(tmp_path: Path) -> None:
