@@ -136,7 +136,7 @@ def _own_calls(calls: object, path: str) -> list[Json]:
         said = cast("Json", function)
         plain_names(said)
         identifier = cast("Json", call).get("id")
-        own = {"function": {name: said[name] for name in ("index", "name", "arguments") if name in said}}
+        own: Json = {"function": {name: said[name] for name in ("index", "name", "arguments") if name in said}}
         found.append(own if identifier is None else {"id": identifier, **own})
     return found
 
