@@ -2,8 +2,9 @@
 
 The library fixes a server's bounds, and who may issue client certificates, when it is made. So where a reload changes
 one of these, another server takes over the address: the kernel gives new connections to either, the old one takes no
-more, asks its clients to come again, and ends what is under way. A new certificate of the server's own needs none of
-that: every handshake takes the one in force.
+more, asks its clients to come again, and ends what is under way. The same parts with clients that do not read: the
+library has no way to end one RPC or one connection. A new certificate of the server's own needs none of that: every
+handshake takes the one in force.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("guard.grpc")
 
 MAX_CONNECTIONS = 8192
+MAX_STALLED = 256
+"""Answers that nobody reads, which the library keeps: with more, another server takes over."""
 MAX_STREAMS = 128
 """RPCs of one connection at once."""
 _IDLE_MS = 300_000
 _PING_MS, _PING_TIMEOUT_MS = 60_000, 20_000
-_LOOK_S = 0.25
 
 
 def check_installed() -> None:
@@ -58,6 +60,7 @@ class GrpcListener:
         listen: (host, port); port 0 takes a free one.
         limits: gives the limits in force.
         certificates: for TLS; None for plain text.
+        look_s: how often it looks whether it is to exit, or bounds have changed.
 
     Raises:
         OSError: the address cannot be bound.
@@ -69,10 +72,12 @@ class GrpcListener:
         listen: tuple[str, int],
         limits: Callable[[], Limits],
         certificates: Certificates | None = None,
+        look_s: float = 0.25,
     ) -> None:
         self._service = service
         self._limits = limits
         self._certificates = certificates
+        self._look_s = look_s
         # Bound once as others bind it: on an address that two servers share, the library tells nobody that it is taken.
         with bind(*listen) as sock:
             self.address = cast("tuple[str, int]", sock.getsockname()[:2])
@@ -95,8 +100,8 @@ class GrpcListener:
         del sockets  # the library binds by itself
         patience = asyncio.create_task(self._service.patience.run())
         while not self.should_exit:
-            await asyncio.sleep(_LOOK_S)
-            if self._bounds != self._wanted():
+            await asyncio.sleep(self._look_s)
+            if self._bounds != self._wanted() or self._service.patience.stalled >= MAX_STALLED:
                 await self._replace()
         self._service.drain()
         grace_s = None if self.force_exit else self._limits().drain_s
@@ -111,6 +116,7 @@ class GrpcListener:
     async def _replace(self) -> None:
         """Let a server with other bounds take over."""
         wanted = self._wanted()
+        self._service.patience.stalled = 0
         try:
             made = await self._made()
         except (OSError, RuntimeError) as error:

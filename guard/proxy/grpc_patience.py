@@ -14,8 +14,15 @@ class Patience:
     """Until when the tasks of RPCs may wait for their clients."""
 
     def __init__(self) -> None:
+        self.stalled = 0
+        """How many were let go that did not read: the library keeps what they were sent until their server ends."""
         self._until: dict[Task, float] = {}
         self._overdue: set[Task] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are known."""
+        return len(self._until)
 
     def wait(self, seconds: float) -> None:
         """Give the task that calls so many seconds from now on; whatever it was given before no longer counts.
@@ -39,6 +46,7 @@ class Patience:
         if task is None or task not in self._overdue:
             return False
         self._overdue.discard(task)
+        self.stalled -= 1
         task.uncancel()
         return True
 
@@ -53,6 +61,7 @@ class Patience:
         for task in [task for task, until_s in self._until.items() if until_s < now_s]:
             self._until[task] = math.inf
             self._overdue.add(task)
+            self.stalled += 1
             task.cancel()
 
     def _forget(self, task: Task) -> None:

@@ -117,6 +117,11 @@ class GrpcService:
         """Return what serves any other method."""
         return self._stream if method == STREAM else self._closed
 
+    @property
+    def streams(self) -> int:
+        """How many streams take messages."""
+        return sum(not reader.done() for reader in self._readers)
+
     def drain(self) -> None:
         """Take no more messages of streams; those under way are answered."""
         self._draining = True

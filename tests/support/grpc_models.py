@@ -123,7 +123,7 @@ class GrpcGuarded(Guarded):
         )  # fmt: skip
         self.app.beside = lambda: self.service.in_flight
         self.listener = GrpcListener(
-            self.service, ("127.0.0.1", 0), lambda: self.plans.current.plan.limits, certificates
+            self.service, ("127.0.0.1", 0), lambda: self.plans.current.plan.limits, certificates, look_s=0.01
         )
 
     @property
@@ -196,7 +196,7 @@ class Client:
 
     async def ask(self, body: bytes, method: str = INFER, timeout_s: float = 10, **metadata: str) -> Got:
         """Ask once."""
-        pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+        pairs = _pairs(metadata)
         call = self.channel.unary_unary(method)(body, timeout=timeout_s, metadata=pairs)
         try:
             found = await call
@@ -206,8 +206,13 @@ class Client:
 
     def stream(self, timeout_s: float = 10, **metadata: str) -> Any:
         """Open a stream of requests."""
-        pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+        pairs = _pairs(metadata)
         return self.channel.stream_stream(STREAM)(timeout=timeout_s, metadata=pairs)
+
+
+def _pairs(metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return keyword arguments as metadata: dashes for underscores where HTTP's headers have them."""
+    return tuple((key.replace("_", "-") if key.startswith("x_") else key, value) for key, value in metadata.items())
 
 
 async def until(condition: Callable[[], bool]) -> None:
