@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from guard.budgets.base import Budget
     from guard.policy.plan import Plan, RoutePlan
 
-_ORDER = ("privacy", "rows", "information")
+_ORDER = ("privacy", "rows", "information", "tokens", "logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Shown:
     Args:
         ledger: its ledger.
         budget: its name.
-        kind: `privacy`, `rows` or `information`.
+        kind: `privacy`, `rows`, `information`, `tokens` or `logprobs`.
         enforced: it refuses, rather than only count.
         limit: in its units; None when it depends on a query that is not known.
         hard_limit: of rows, once answers are labels; None for none.
@@ -255,7 +255,8 @@ def _spent_in_words(budget: Shown, scope: Spending) -> str:
     if scope.epsilon is not None:
         return f"epsilon {scope.epsilon:.4g} of {budget.epsilon:g} at delta {budget.delta:g}"
     limit = "not known" if budget.limit is None else f"{budget.limit:,}"
-    graded = "graded answers" if budget.kind == "information" else "rows"
+    counted = {"information": "graded answers", "tokens": "tokens", "logprobs": "log-probabilities"}
+    graded = counted.get(budget.kind, "rows")
     labels = f"; {scope.total:,} rows of {budget.hard_limit:,} in all" if budget.hard_limit else ""
     return f"{scope.spent:,} of {limit} {graded}{labels}"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.images import Image, built
+from tests.support.llama import Tiny, trained
 from tests.support.triton import Triton, running_triton
 
 if TYPE_CHECKING:
@@ -32,3 +33,9 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """A running Triton with the models of tests/real/servers/triton/serve.py."""
     with running_triton(tmp_path_factory.mktemp("triton")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Tiny:
+    """The tiny GPT-2 with canaries; trained the first time, some 15 seconds of one core."""
+    return trained()
