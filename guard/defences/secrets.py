@@ -11,11 +11,12 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from guard.defences.base import TextDefence
 from guard.defences.secret_canaries import LEAST, Canaries, CanarySet
 from guard.defences.secret_documents import Documents
+from guard.defences.secret_ibans import Ibans
 from guard.defences.secret_keys import Shapes, ShapeSet, key_shapes
 from guard.defences.secret_mail import Mails
 from guard.defences.secret_ngrams import Ngrams
 from guard.defences.secret_normal import normal_text
-from guard.defences.secret_numbers import Cards, Ibans
+from guard.defences.secret_numbers import Cards
 from guard.defences.secret_scanner import Finder, SecretScanner
 from guard.defences.secret_shapes import shape
 from guard.defences.secret_words import Words

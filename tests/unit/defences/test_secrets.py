@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from stdnum import iban, luhn
 
 from guard.defences.base import Scanner
-from guard.defences.secret_numbers import IBAN_FORMS
+from guard.defences.secret_ibans import IBAN_FORMS
 from guard.defences.secret_numbers import luhn as own_luhn
 from guard.defences.secret_scanner import LONGEST
 from guard.defences.secrets import Secrets
