@@ -1,7 +1,8 @@
 """Payment cards, in any grouping.
 
-python-stdnum knows check digits of cards and of bank accounts (`secret_ibans`), and is held against this in the tests. It is no dependency: LGPL, 6 MB, a file to read and an
-import for what is a checksum and a table here, and it cannot say what may become a number.
+python-stdnum knows the check digits of cards and of accounts (`secret_ibans`), and is held against both in tests. It
+is no dependency: LGPL, 6 MB and a file to read for what is a checksum and a table here, and it cannot say what may
+become a number.
 """
 
 from __future__ import annotations
