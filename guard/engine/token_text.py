@@ -99,6 +99,7 @@ class Stage:
     Args:
         scanner: its own.
         enforced: in shadow, text goes on as it came, and what would have happened is counted.
+        near: it looks behind the prompt, for as long as the text is near to it.
     """
 
     __slots__ = (
@@ -108,16 +109,20 @@ class Stage:
         "_open",
         "_scanner",
         "_shift",
+        "_tail",
         "_upto",
         "ended",
         "enforced",
         "fed",
         "final",
+        "near",
         "redacted",
     )
 
-    def __init__(self, scanner: Scanner, *, enforced: bool) -> None:
+    def __init__(self, scanner: Scanner, *, enforced: bool, near: bool = False) -> None:
         self._scanner = scanner
+        self.near = near
+        self._tail = ""
         self.enforced = enforced
         self.final = True  # nothing behind it looks at tokens
         self.fed = 0
@@ -154,12 +159,28 @@ class Stage:
         if not self.ended and (last or done < len(text)):
             self._feed(text[done:], parts, out, last=last)
         self.fed = base + len(text)
+        if self.near:
+            self._tail = (self._tail + text)[-_NEAR:]
         return self._parted("".join(parts)), out
 
+    def let_go(self) -> tuple[str, list[Placed]]:
+        """Return everything that waits, as it came."""
+        if not self.enforced:
+            return "", []
+        text = self._back + self._tail[len(self._tail) - (self.fed - self._upto) :]
+        tokens = [*self._held]
+        if not self.final:
+            for one in tokens:
+                one.start += self._shift
+                one.end += self._shift
+        self._held.clear()
+        self._back, self._upto = "", self.fed
+        return text, tokens
+
     @property
-    def idle(self) -> bool:
-        """Nothing waits here."""
-        return self._upto == self.fed and not self._held and not self._back
+    def far(self) -> bool:
+        """Nothing that waits here, and no redaction that may go on, can have begun in the prompt."""
+        return self._upto > _NEAR and self._open < 0
 
     def _feed(self, text: str, parts: list[str], out: list[Placed], *, last: bool) -> None:
         cleared = self._scanner.feed(text, last=last)
@@ -225,7 +246,9 @@ class Passage:
     def __init__(self, defences: tuple[TextDefence, ...], before: str) -> None:
         self._aligner = Aligner()
         self._alone = [Stage(d.scanner(""), enforced=d.mode == "enforce") for d in defences]
-        self._joined = [Stage(d.scanner(before), enforced=d.mode == "enforce") for d in defences] if before else []
+        self._joined = (
+            [Stage(d.scanner(before), enforced=d.mode == "enforce", near=True) for d in defences] if before else []
+        )
         self._counts = [0] * len(self._joined)
         self._stages = self._in_order()
         self.released: list[str] = []
@@ -240,10 +263,29 @@ class Passage:
                 self.ended = last = True
         if text:
             self.released.append(text)
-        if self._joined and self._stages[0].fed > _NEAR and all(stage.idle for stage in self._stages):
-            self._counts = [stage.redacted for stage in self._joined]
-            self._joined = []
-            self._stages = self._in_order()
+        if self._joined and all(stage.far for stage in self._joined):
+            more, left = self._part()
+            text, tokens = text + more, [*tokens, *left]
+        return text, tokens
+
+    def _part(self) -> tuple[str, list[Placed]]:
+        """Stop looking behind the prompt, and return what leaves with it.
+
+        What its scanners hold has passed the one that looks at the text by itself, which knew what followed.
+        """
+        text, tokens = "", list[Placed]()
+        for stage in self._stages:
+            text, tokens = stage.take(text, tokens, last=False)
+            if stage.enforced and stage.ended:
+                self.ended = True
+            if stage.near:
+                more, left = stage.let_go()
+                text, tokens = text + more, [*tokens, *left]
+        if text:
+            self.released.append(text)
+        self._counts = [stage.redacted for stage in self._joined]
+        self._joined = []
+        self._stages = self._in_order()
         return text, tokens
 
     def redacted(self) -> list[int]:

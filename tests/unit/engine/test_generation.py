@@ -137,7 +137,23 @@ def test_a_prompt_is_forgotten_when_nothing_can_go_on_from_it() -> None:
     got = client(spec)
     for text in ("a" * 1000, "b" * 100, "c"):
         got.say(text, before="the prompt")
-    assert spec.looks == ["", "the prompt", "", "the prompt", ""]
+    assert spec.looks[:4] == ["", "the prompt", "", "the prompt"]
+    assert "the prompt" not in spec.looks[6:]
+
+
+@pytest.mark.parametrize("at", range(1005, 1045, 3))
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_a_prompt_is_forgotten_though_something_always_waits(at: int, size: int) -> None:
+    """A beginning of the word waits at every step; where the prompt is forgotten, nothing is lost, doubled or missed."""
+    said = ("SE " * 400)[:at] + "SECRET SE SECRET" + "SE " * 20
+    spec = Watched(looks=[])
+    got = client(spec, Word(word="HIDE"))
+    for i in range(0, len(said), size):
+        part = said[i : i + size]
+        got.say(part, words(part), before="the prompt SE", last=i + size >= len(said))
+    assert got.text == said.replace("SECRET", "[-]")
+    assert spec.looks[-1] == ""
+    assert b"".join(data(got)).count(b"SECRET") == 0
 
 
 def test_steps_run_in_order_and_shadow_changes_nothing() -> None:
