@@ -78,8 +78,7 @@ class DataApp:
             if connection is None or not connection.transport.is_closing():
                 if events is None:
                     raise
-                # Draining takes longer than it may: whoever still reads is told so.
-                await send({"type": "http.response.body", "body": events.cut()})
+                await cut(events, send, connection)
             # Otherwise the client is gone: upstream's work was cancelled with this task, and nobody is left to answer.
         finally:
             if events is not None:
@@ -147,6 +146,14 @@ async def send_events(events: Events, send: Send, old: BoundedProtocol | None) -
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     if old is not None:
         old.unframed(ends=True)
+
+
+async def cut(events: Events, send: Send, connection: BoundedProtocol | None) -> None:
+    """End an answer in events because draining takes longer than it may: whoever still reads is told so."""
+    if connection is not None and connection.stalled_s is not None:
+        connection.transport.abort()
+    else:
+        await send({"type": "http.response.body", "body": events.cut()})
 
 
 def content_type(headers: list[tuple[bytes, bytes]]) -> str:

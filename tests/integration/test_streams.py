@@ -253,3 +253,19 @@ async def test_draining_that_takes_too_long_ends_a_stream_in_words(model: Model,
             running.running.send_signal(signal.SIGTERM)
             assert b"shutting down" in await client.rest()
             await told.gone()
+
+
+async def test_draining_lets_go_of_a_client_that_does_not_read(model: Model, tmp_path: Path) -> None:
+    with started(model, tmp_path, "drain_s: 1") as running:
+        async with asking(running) as client:
+            told = await answer(model)
+            told.writer.transport.set_write_buffer_limits(high=0)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    told.say(chunk("x" * 10_000))
+                    await asyncio.wait_for(told.writer.drain(), 1)
+            running.running.send_signal(signal.SIGTERM)
+            await told.gone()
+            assert await asyncio.to_thread(running.running.wait, PATIENCE_S) == 0
+            client.writer.transport.abort()
+        assert "Traceback" not in running.log.read_text()

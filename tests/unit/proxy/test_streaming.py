@@ -325,6 +325,7 @@ class Connection:
     """What Guard sees of uvicorn's connection."""
 
     certificate = None
+    stalled_s = None
     request_task: object = None
 
     def __init__(self) -> None:
