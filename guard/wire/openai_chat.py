@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 from guard.errors import ClientError
 from guard.model.exchange import Call
 from guard.model.prediction import Answer
 from guard.model.text import Piece, Token
 from guard.wire.base import Reader, Reading
-from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.body import encode, unreadable
+from guard.wire.openai_calls import Place, call_in, call_of, function_in, read_calls, tools_of
 from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, write_chat
 from guard.wire.openai_parts import object_of, objects_of, usage_of
-from guard.wire.openai_prompts import chat_queries, json_request
+from guard.wire.openai_prompts import chat_queries, json_request, own_members
 from guard.wire.openai_requests import (
     CHAT_MEMBERS,
     apply_rules,
@@ -24,13 +25,11 @@ from guard.wire.openai_requests import (
     streamed,
     text_rules,
 )
-from guard.wire.openai_texts import MOST_CALLS, Choice, Opens, Talk, reason_of
+from guard.wire.openai_texts import Choice, Opens, Talk, reason_of
 from guard.wire.parameters import Json
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
-_CALLS: dict[str, str] = {"function": "arguments", "custom": "input"}
 _ROLES = frozenset({"assistant", "tool", "function", "developer", "system", "user"})
-Place = Literal["message", "delta"]
 
 
 class Chat(Chunks):
@@ -41,6 +40,7 @@ class Chat(Chunks):
     """
 
     def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._rules = text_rules(reader, CHAT_MEMBERS)
 
     def read(self, call: Call) -> Reading:
@@ -56,16 +56,16 @@ class Chat(Chunks):
         spread_candidates(document, counted=False)
         asked = apply_rules(self._rules, document)
         if document.get("store"):
-            document["store"] = asked.changed = False
-            asked.changed = True
+            document["store"] = False
+        if self._reader.fields == "known":
+            own_members(document)
         stream, counts = streamed(document, counts=True)
         queries, before = chat_queries(document, context_of(document, "messages"))
         talk = Talk(self, (before,), asked.number("n", 1), most_of(asked, 1, len(call.body)), counts=counts)
-        talk.tools = _tools(document)
+        talk.tools = tools_of(document)
         if "logprobs" in asked.values:
             talk.top = asked.number("top_logprobs", 0)
-        body = encode(document) if asked.changed or stream else forwardable(call.body, document)
-        return Reading(queries, body, document=talk, most=talk.most, stream="sse" if stream else None)
+        return Reading(queries, encode(document), document=talk, most=talk.most, stream="sse" if stream else None)
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read a whole answer.
@@ -131,27 +131,13 @@ class Chat(Chunks):
                 )
             elif text is not None:
                 raise unreadable(f"{member} is no text")
-        _calls(body, out, parts, place)
+        read_calls(body, out, parts, place)
         if index in talk.ended and (parts.pieces and parts.seen):
             raise unreadable("a text goes on after its end")
         parts.close(partial(_opened, out), partial(_write_tokens, fresh))
         if parts.last:
             talk.ended.add(index)
         return fresh
-
-
-def _tools(document: Json) -> frozenset[str]:
-    """Return the names of a request's tools, as far as they are names."""
-    found: list[object] = []
-    for tool in (*_listed(document.get("tools")), *_listed(document.get("functions"))):
-        inner = tool.get("function") or tool.get("custom")
-        found.append(cast("Json", inner).get("name") if isinstance(inner, dict) else tool.get("name"))
-    return frozenset(name for name in found if isinstance(name, str) and name)
-
-
-def _listed(value: object) -> list[Json]:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, dict)]
 
 
 def _tokens(raw: Json, body: Json, talk: Talk) -> dict[str, list[Token]]:
@@ -183,79 +169,14 @@ def _write_tokens(fresh: Json, member: str, tokens: list[Token]) -> None:
     fresh["logprobs"] = logprobs
 
 
-def _calls(body: Json, out: Json, parts: Choice, place: Place) -> None:
-    """Read tool calls, and the older function call."""
-    function = body.get("function_call")
-    if function is not None:
-        _called(
-            object_of(function, "function_call"),
-            "function_call",
-            "arguments",
-            partial(_inner, out, "function_call"),
-            parts,
-            -1,
-        )
-    for position, call in enumerate(objects_of(body.get("tool_calls"), "tool_calls")):
-        number = call.get("index", position) if place == "delta" else position
-        if type(number) is not int or not 0 <= number < MOST_CALLS:
-            raise unreadable("a tool call has no number")
-        kind = "custom" if "custom" in call or call.get("type") == "custom" else "function"
-        opens = partial(_call, out, number, place)
-        fresh = opens()
-        if call.get("id") is not None:
-            fresh["id"] = parts.talk.made(parts.index, number)
-        if call.get("type") is not None:
-            fresh["type"] = kind
-        inner = call.get(kind)
-        if inner is not None:
-            key = f"tool_calls/{number}/{kind}"
-            _called(object_of(inner, kind), key, _CALLS[kind], partial(_called_in, opens, kind), parts, number)
-
-
-def _called(call: Json, key: str, member: str, opens: Opens, parts: Choice, number: int) -> None:
-    """Read the name and the arguments of a call; a name that the client gave itself needs no look."""
-    opens()
-    for name in ("name", member):
-        text = call.get(name)
-        if text is None:
-            continue
-        if not isinstance(text, str):
-            raise unreadable("a tool call is no text")
-        if not text or (name == "name" and text in parts.talk.tools):
-            opens()[name] = text
-        else:
-            parts.add(f"{key}/{name}", text, name, opens, call=number)
-
-
 def _same(out: Json) -> Json:
     return out
-
-
-def _inner(out: Json, member: str) -> Json:
-    return cast("Json", out.setdefault(member, {}))
-
-
-def _call(out: Json, number: int, place: Place) -> Json:
-    """Return the call of a number in a fresh message or delta."""
-    calls = cast("list[Json]", out.setdefault("tool_calls", []))
-    if place == "message":
-        calls += [{} for _ in range(len(calls), number + 1)]
-        return calls[number]
-    for call in calls:
-        if call["index"] == number:
-            return call
-    calls.append({"index": number})
-    return calls[-1]
-
-
-def _called_in(opens: Opens, kind: str) -> Json:
-    return cast("Json", opens().setdefault(kind, {}))
 
 
 def _opened(out: Json, number: int, key: str) -> Opens:
     """Return where text of an earlier event goes: into a delta that has no such text of its own."""
     if key.startswith("tool_calls/"):
-        return partial(_called_in, partial(_call, out, number, "delta"), key.split("/")[2])
+        return partial(call_in, partial(call_of, out, number, "delta"), key.split("/")[2])
     if key.startswith("function_call/"):
-        return partial(_inner, out, "function_call")
+        return partial(function_in, out, "function_call")
     return partial(_same, out)

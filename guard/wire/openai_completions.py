@@ -9,7 +9,7 @@ from guard.model.exchange import Call
 from guard.model.prediction import Answer
 from guard.model.text import Piece, Token
 from guard.wire.base import Reader, Reading
-from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.body import encode, unreadable
 from guard.wire.openai_chunks import Chunks
 from guard.wire.openai_logprobs import read_chat, read_lists, write_chat, write_lists
 from guard.wire.openai_parts import object_of, objects_of, usage_of
@@ -58,11 +58,9 @@ class Completions(Chunks):
         talk = Talk(self, before, asked.number("n", 1), most, counts=counts)
         if "logprobs" in asked.values:
             talk.top = asked.number("top_logprobs", 0)
-        changed = asked.changed or stream or talk.top >= 0
-        body = encode(document) if changed else forwardable(call.body, document)
         asked_rows = [with_tools(row, document) if isinstance(row, str) else row for row in rows]
         queries = text_queries(asked_rows, context_of(document, "prompt"), "prompt")
-        return Reading(queries, body, document=talk, most=most, stream="sse" if stream else None)
+        return Reading(queries, encode(document), document=talk, most=most, stream="sse" if stream else None)
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read a whole answer.

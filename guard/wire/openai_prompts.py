@@ -22,6 +22,10 @@ _PARTS = frozenset(
     | {"input_text", "output_text", "input_image", "input_file"}
 )
 _TEXTS = ("text", "refusal", "thinking")
+_MEMBERS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "prefix"}
+    | {"reasoning_content", "reasoning", "thinking"}
+)
 _PROMPTS = ("tools", "functions", "documents", "chat_template_kwargs", "suffix", "truncate_prompt_tokens")
 
 
@@ -38,6 +42,15 @@ def json_request(call: Call) -> Json:
     if not isinstance(document, dict):
         raise ClientError("the request must be a JSON object")
     return cast("Json", document)
+
+
+def own_members(document: Json) -> None:
+    """Leave messages the members that the API knows: one that a template ignores would make one prompt many queries."""
+    messages = document.get("messages")
+    for message in cast("list[object]", messages) if isinstance(messages, list) else ():
+        if isinstance(message, dict):
+            for member in cast("Json", message).keys() - _MEMBERS:
+                del message[member]
 
 
 def chat_queries(document: Json, context: Mapping[str, object]) -> tuple[Queries, str]:

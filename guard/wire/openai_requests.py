@@ -7,6 +7,10 @@ was right; generated sound, which passes every filter of text; a chat template o
 A bias by another name. Whatever makes the model say a token of the client's choosing (`allowed_token_ids`, a grammar, a
 JSON schema with one value, a great repetition penalty) shows, beside log-probabilities, that token's own number: asked
 token by token that is the whole distribution, which `logit_bias` is refused for. So these too never go together.
+
+Nor does what may or may not change the prompt (`chat_template_kwargs`): noise is keyed by the prompt. Were such a
+member part of it, one that a template ignores would draw fresh noise for the same numbers, to be averaged away; were it
+not, two prompts would share their noise, and their difference would be exact.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ _PLAIN = (
     *("prompt_cache_key", "prompt_cache_retention", "stream_options.include_usage"),
     *("stream_options.include_obfuscation", "stream_options.continuous_usage_stats"),
     *("min_tokens", "ignore_eos", "stop_token_ids", "skip_special_tokens", "spaces_between_special_tokens"),
-    *("include_stop_str_in_output", "priority", "samplers", "t_max_predict_ms"),
-    *("guided_decoding_backend", "guided_whitespace_pattern", "truncate_prompt_tokens", "cache_salt"),
+    *("include_stop_str_in_output", "samplers", "t_max_predict_ms", "cache_salt"),
+    *("guided_decoding_backend", "guided_whitespace_pattern"),
 )
 _SAMPLING = (
     *("temperature", "seed", "n", "top_p", "top_k", "min_p", "typical_p", "top_n_sigma", "xtc_probability"),
@@ -65,8 +69,13 @@ COMPLETION_MEMBERS = (
 )
 _STEERS: Mapping[str, object] = {"grammar": None, "repetition_penalty": 1, "repeat_penalty": 1, "dry_multiplier": 0}
 """What chooses tokens, and the value at which it does not."""
+_UNSURE = (
+    *("chat_template_kwargs", "documents", "add_generation_prompt", "continue_final_message", "add_special_tokens"),
+    *("reasoning_effort", "verbosity", "reasoning", "truncation"),
+)
+"""What may or may not change the prompt, which only its template knows."""
 _MOST_PENALTY = 2.0
-"""OpenAI's own bound of `frequency_penalty` and `presence_penalty`."""
+"""OpenAI's own bound of `frequency_penalty` and `presence_penalty`; below 0 they favour what was said before."""
 UNBOUNDED = 2**40
 """Log-probabilities of an answer whose length nothing bounds; a budget that counts them needs a bound."""
 
@@ -101,7 +110,10 @@ def apply_rules(rules: Rules, document: Json) -> Asked:
         if values.get(name, neutral) != neutral:
             raise _not_together(name)
     for name in ("frequency_penalty", "presence_penalty"):
-        if abs(cast("float", values.get(name, 0.0))) > _MOST_PENALTY:
+        if not 0 <= cast("float", values.get(name, 0.0)) <= _MOST_PENALTY:
+            raise _not_together(name)
+    for name in _UNSURE:
+        if document.get(name) is not None:
             raise _not_together(name)
     return asked
 

@@ -155,7 +155,8 @@ def _put(
     member: str, opens: Opens, write: Callable[[list[Token]], None] | None, text: str, tokens: list[Token]
 ) -> None:
     if text:
-        opens()[member] = text
+        place = opens()
+        place[member] = f"{place.get(member) or ''}{text}"
     if tokens and write is not None:
         write(tokens)
 

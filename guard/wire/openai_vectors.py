@@ -33,10 +33,10 @@ from guard.wire.parameters import Json, Known, Rules
 
 Form = Literal["float", "base64"]
 EMBEDDING_MEMBERS = (
-    *(Known(path) for path in ("input", "model", "user", "encoding_format", "normalize", "add_special_tokens")),
-    *(Known(path) for path in ("truncate_prompt_tokens", "priority")),
+    *(Known(path) for path in ("input", "model", "user", "encoding_format")),
     Known("dimensions", "dimensions"),
 )
+"""How a text is cut is not among them: every long text would be another way to ask for its beginning's vector."""
 _CATEGORY = re.compile(r"[\w/ .-]{1,64}")
 
 

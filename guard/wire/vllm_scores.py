@@ -22,7 +22,7 @@ from guard.wire.openai_vectors import Vectors, by_index, matrix_of
 from guard.wire.parameters import Json, Known, Rules
 from guard.wire.rows import label_of
 
-_COMMON = tuple(Known(path) for path in ("model", "user", "priority", "truncate_prompt_tokens", "add_special_tokens"))
+_COMMON = tuple(Known(path) for path in ("model", "user"))
 
 
 class Classify:

@@ -120,6 +120,12 @@ def test_calls_of_tools_come_in_pieces_and_what_waits_of_them_leaves_at_the_end(
     assert last["delta"]["tool_calls"] == [{"index": 1, "function": {"arguments": "SECR"}}]
 
 
+def test_a_call_that_comes_twice_in_one_chunk_loses_nothing() -> None:
+    calls = [{"index": 0, "function": {"arguments": text}} for text in ("a", "b")]
+    found = chunks([chunk({"tool_calls": calls}), chunk({}, "tool_calls")])
+    assert found[0]["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "ab"}}]
+
+
 def test_what_waits_leaves_with_the_closing_chunk() -> None:
     found = chunks([chunk({"role": "assistant"}), chunk({"content": "a SEC"}), chunk({}, "length")], Word())
     assert [event["choices"][0]["delta"] for event in found] == [

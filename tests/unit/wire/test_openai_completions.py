@@ -94,20 +94,20 @@ def test_counts_are_believed_for_one_choice_alone() -> None:
     assert (one.rows, two.rows) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    "logprobs",
-    [
-        {"tokens": "hi"},
-        {"tokens": [5]},
-        {**LISTS, "token_logprobs": [-0.5]},
-        {**LISTS, "token_logprobs": [0.5, -0.5, -0.5]},
-        {**LISTS, "top_logprobs": [[], [], []]},
-        {**LISTS, "top_logprobs": [{"a": "x"}, None, None]},
-        {"content": "hi"},
-        [0.5],
-        "x",
-    ],
-)
+WRONG: Json = [
+    {"tokens": "hi"},
+    {"tokens": [5]},
+    {**LISTS, "token_logprobs": [-0.5]},
+    {**LISTS, "token_logprobs": [0.5, -0.5, -0.5]},
+    {**LISTS, "top_logprobs": [[], [], []]},
+    {**LISTS, "top_logprobs": [{"a": "x"}, None, None]},
+    {"content": "hi"},
+    [0.5],
+    "x",
+]
+
+
+@pytest.mark.parametrize("logprobs", WRONG)
 def test_log_probabilities_that_cannot_be_read_are_withheld(logprobs: Json) -> None:
     with pytest.raises(UpstreamError):
         answered(completion("hi", logprobs=logprobs), logprobs=1)

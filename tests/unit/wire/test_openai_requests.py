@@ -97,7 +97,7 @@ def test_without_a_bound_on_length_nothing_is_counted_as_bounded() -> None:
         {"repetition_penalty": 0.1},
         {"repeat_penalty": 50},
         {"dry_multiplier": 9},
-        {"frequency_penalty": -100},
+        {"frequency_penalty": -0.5},
         {"presence_penalty": 2.5},
     ],
 )
@@ -107,6 +107,31 @@ def test_what_chooses_tokens_never_goes_with_log_probabilities(path: str, more: 
     left = forwarded(path, {**more, "logprobs": False})
     assert {name: left[name] for name in more} == more
     assert "logprobs" not in forwarded(path, {**more, **asked}, Parameter(name="logprobs", action="drop"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"chat_template_kwargs": {"x": 1}},
+        {"documents": []},
+        {"add_generation_prompt": False},
+        {"continue_final_message": True},
+        {"reasoning_effort": "low"},
+        {"verbosity": "high"},
+    ],
+)
+def test_what_may_or_may_not_change_the_prompt_never_goes_with_log_probabilities(more: Json) -> None:
+    assert "together" in str(refused(CHATS, {**more, "logprobs": True}))
+    assert forwarded(CHATS, more) == {**CHAT, **more, "max_tokens": 64}
+
+
+def test_members_of_messages_that_the_api_does_not_know_are_taken_out() -> None:
+    said = [{"role": "user", "content": "a", "salt": 0.5, "name": "b"}]
+    assert forwarded(CHATS, {"messages": said})["messages"] == [{"role": "user", "content": "a", "name": "b"}]
+    salted = ask(codec("openai"), CHATS, {**CHAT, "messages": [{"role": "user", "content": "hello", "salt": 1}]})
+    assert salted.queries.row_bytes() == ask(codec("openai"), CHATS, CHAT).queries.row_bytes()
+    opened = ask(codec("openai", fields="all"), CHATS, {**CHAT, "messages": said})
+    assert json.loads(opened.body)["messages"] == said
 
 
 def test_what_says_that_it_chooses_nothing_goes_with_them() -> None:
@@ -277,6 +302,10 @@ def test_a_member_that_stands_twice_is_forwarded_as_it_was_read() -> None:
     assert reading.most == Most(9, 27, 0)
     assert json.loads(reading.body) == json.loads(body)
     assert reading.body.count(b'"n"') == 1
+    # As many members as before, since one is taken out and two are put in: the bytes are made anew all the same.
+    twice = b'{"messages":[{"role":"user","content":"a"}],"max_tokens":3,"n":1,"n":9,"n_probs":1}'
+    again = codec("openai").read(call(CHATS, twice)).body
+    assert (again.count(b'"n"'), again.count(b"n_probs")) == (1, 0)
 
 
 @pytest.mark.parametrize("path", PATHS)
