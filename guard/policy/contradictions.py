@@ -220,8 +220,14 @@ def _warn_extended(policy: Policy) -> list[Problem]:
 
 def _warn_unnamed(policy: Policy) -> list[Problem]:
     """Warn of budgets per client where clients are addresses."""
-    named = any(source.kind != "address" for source in policy.identity)
-    if named or not any(b.per != "model" for route in policy.routes for b in route.budgets):
+    if any(source.kind != "address" for source in policy.identity):
+        return []
+    for i, route in enumerate(policy.routes):
+        if any(defence.kind == "rotate" for defence in route.defences):
+            hint = "add identity: [{kind: api_key, ...}]: a client whose address changes gets vectors that fit none before"
+            said = "embeddings are rotated for each client, and clients are told apart by address only"
+            return [Problem(said, f"routes[{i}].defences", hint=hint)]
+    if not any(b.per != "model" for route in policy.routes for b in route.budgets):
         return []
     hint = "add identity: [{kind: api_key, ...}]; behind an ingress every client has the ingress's address"
     return [Problem("budgets are per client, but clients are told apart by address only", "identity", hint=hint)]
