@@ -23,6 +23,9 @@ ROUTE = {
     "outputs": "{kind: probabilities, classes: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}",
 }
 """What a part of a route stands in, as far as it does not say so itself."""
+TEXT_ROUTE = {"name": "shown", "api": "openai", "outputs": "{kind: logprobs}"}
+"""The same for a part of a language model's route."""
+_OF_TEXT = re.compile(r"^\s*parameters:|kind: (secrets|tokens|logprobs)\b", re.MULTILINE)
 POLICIES = [
     block for block in all_blocks() if block.language in ("yaml", "yml") and block.note not in (FOREIGN, ELSEWHERE)
 ]
@@ -31,9 +34,10 @@ POLICIES = [
 def whole(text: str) -> str:
     """Return a policy: the text itself, or the least one that the text is a part of.
 
-    A `profile:` is left out: there is no recorded traffic of readers' own.
+    What files of readers' own hold is left out: recorded traffic, documents. Their secrets are in the environment.
     """
-    text = re.sub(r"^\s*profile:.*\n", "", textwrap.dedent(text), flags=re.MULTILINE)
+    text = re.sub(r"^\s*(profile|document_files):.*\n", "", textwrap.dedent(text), flags=re.MULTILINE)
+    text = re.sub(r"\{file: /run/secrets/\w+\}", "{env: SECRET}", text)
     data: Any = yaml.safe_load(text)  # Any: whatever YAML a page shows
     assert isinstance(data, dict), f"say `<!-- {FOREIGN} -->` in the line before"
     keys = set(cast("dict[str, object]", data))
@@ -43,7 +47,8 @@ def whole(text: str) -> str:
         routes = "" if keys & {"routes", "extends"} else "routes: [{name: shown}]\n"
         return f"version: 1\n{routes}{text}"
     assert keys <= set(Route.model_fields), f"no keys of a policy: {keys}; say `<!-- {FOREIGN} -->` in the line before"
-    given = "".join(f"{key}: {value}\n" for key, value in ROUTE.items() if key not in keys)
+    route = TEXT_ROUTE if _OF_TEXT.search(text) else ROUTE
+    given = "".join(f"{key}: {value}\n" for key, value in route.items() if key not in keys)
     return "version: 1\nroutes:\n  -\n" + textwrap.indent(given + text, "    ")
 
 
@@ -52,7 +57,7 @@ def test_a_policy_on_a_page_is_accepted(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(whole(block.text))
 
-    plan = load_plan(file, api="open_inference", env=variables(block.text))
+    plan = load_plan(file, api=None, env={"SECRET": "a secret of a reader's own", **variables(block.text)})
 
     assert plan.routes
 
