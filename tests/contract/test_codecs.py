@@ -170,7 +170,7 @@ def _api(name: str) -> Api:
 
 
 NAMES = tuple(name for name in API_NAMES if name not in TEXT_APIS)
-"""Those that answer rows of numbers; `test_text_codecs.py` has the others."""
+"""Those that answer rows of numbers; language models' have `tests/unit/wire` and `tests/property`."""
 APIS = {name: _api(name) for name in NAMES}
 
 
