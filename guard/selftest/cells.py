@@ -60,6 +60,7 @@ HEAVY: tuple[str, ...] = (
     "jbda",
     "gibberish_text",
     "membership_lira",
+    "last_layer",
 )
 """Attacks whose cells take longest: they start first, so that none is left alone at the end."""
 

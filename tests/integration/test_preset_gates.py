@@ -36,6 +36,7 @@ LINES = {
     "levels": r"^      - \{kind: levels.*",
     "label_only": r"^      - \{kind: label_only.*",
     "top_k": r"^      - \{kind: top_k.*",
+    "secrets": r"^    defences:\n(      #.*\n)+      - \{kind: secrets.*",
 }
 REMOVALS = [
     Removal("balanced", "grid", "equation_solving_softmax", "surrogate_l1"),
@@ -48,9 +49,11 @@ REMOVALS = [
     Removal("private-ensemble", "ensemble", "membership_lira", "auc"),
     Removal("private-ensemble", "levels", "membership_lira", "auc"),
     Removal("private-ensemble", "inputs", "tree_partial_inputs", "partial_answers"),
+    Removal("llm", "secrets", "canary_extraction", "canary_returned"),
 ]
-CARRIES_NONE = {("strict", "top_k")}
-"""`levels` behind it shares what is left evenly, so that it changes an answer's form and not what it says."""
+CARRIES_NONE = {("strict", "top_k"), ("llm", "clip"), ("llm", "round"), ("llm", "grid")}
+"""`levels` behind top_k shares what is left evenly, so that it changes an answer's form and not what it says. The lab
+attacks llm's route of generated text alone: what stands on its others is theirs."""
 
 
 def without(preset: str, part: str) -> str:
@@ -83,6 +86,14 @@ def test_a_gate_holds_as_shipped_and_fails_without_what_it_is_there_for(tmp_path
     failed = {gate.metric for gate in broken.gates if gate.held is False}
     assert removal.metric in failed, broken.gates
     assert not broken.passed
+
+
+def test_the_gate_of_the_last_layer_fails_where_nothing_comes_of_parameters(tmp_path: Path) -> None:
+    """No line of the preset can be taken out for it: that a bias and log-probabilities never go together is Guard's."""
+    shipped = only((preset_directory() / "llm.yaml").read_text(), "last_layer")
+    assert selftest(tmp_path, shipped).passed
+    broken = selftest(tmp_path, shipped, "parameters_unheeded")
+    assert [(gate.metric, gate.held, gate.value) for gate in broken.gates] == [("dimension_error", False, 0.0)]
 
 
 def test_every_defence_of_a_gated_preset_carries_a_gate_or_says_why_not() -> None:

@@ -35,8 +35,9 @@ async def ask(
     headers: Headers | None = None,
     *,
     host: bytes | None = b"127.0.0.1:9001",
+    body: bytes = b"",
 ) -> AsgiReply:
-    """Send one request without a body."""
+    """Send one request, as a rule without a body."""
     path, _, query = target.partition("?")
     scope: JsonObject = {
         "type": "http",
@@ -51,7 +52,7 @@ async def ask(
         "client": ("127.0.0.1", 40000),
         "server": ("127.0.0.1", 9001),
     }
-    messages: list[JsonObject] = [{"type": "http.request", "body": b"", "more_body": False}]
+    messages: list[JsonObject] = [{"type": "http.request", "body": body, "more_body": False}]
     sent: list[JsonObject] = []
 
     async def receive() -> JsonObject:

@@ -12,6 +12,7 @@ from guard.engine.memo import Memo
 from guard.model.domain import Inputs
 from guard.proxy import admission, releases
 from guard.wire import rows
+from guard.wire.parameters import Asked, Rules
 
 
 def noise_keyed_on_raw_bytes() -> None:
@@ -63,6 +64,19 @@ def private_batch_charged_as_one_row() -> None:
     Memo.due = one
 
 
+def parameters_unheeded() -> None:
+    """What a policy says of a request's parameters is read, and nothing comes of it."""
+
+    def unheeded(self: Any, document: Any) -> Asked:  # Any: passed through
+        known = {one.name: document[path] for path, one in self._known.items() if one.name and path in document}
+        return Asked(known)
+
+    def never(self: Any, name: str) -> bool:  # Any: passed over
+        return not (self and name)
+
+    Rules.apply, Rules.drops = unheeded, never
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "noise_keyed_on_raw_bytes": noise_keyed_on_raw_bytes,
@@ -70,6 +84,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "requests_counted_for_rows": requests_counted_for_rows,
     "releases_forgotten": releases_forgotten,
     "private_batch_charged_as_one_row": private_batch_charged_as_one_row,
+    "parameters_unheeded": parameters_unheeded,
 }
 
 if __name__ == "__main__":

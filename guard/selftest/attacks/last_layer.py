@@ -132,7 +132,8 @@ class LastLayer:
         if len(values) < _LEAST:
             return self.measured(world, None)
         found = completed(np.array(rows), np.array(columns), np.array(values), world.rng("completion"))
-        return {"dimension_error": self.error_of(world, found), "layer_error": exact(1.0)}
+        error = exact(1.0) if found is None else self.error_of(world, found)
+        return {"dimension_error": error, "layer_error": exact(1.0)}
 
     def measured(self, world: World, matrix: Matrix | None) -> dict[str, Measure]:
         """Return how far off the dimension and the layer are that a matrix gives."""

@@ -107,8 +107,8 @@ def biased(source: Source, grown: Callable[[Matrix], None]) -> Matrix | None:
         try:
             tops = source.tops(source.prompts, logit_bias=bias)
         except Refused as error:
-            source.notes.append(f"logit_bias is refused beside log-probabilities ({error.status})")
-            return None
+            source.notes.append(f"logit_bias beside log-probabilities: refused ({error.status})")
+            break
         part = np.array([_relative(source, top, group) for top in tops])
         if np.isnan(part).any():
             source.notes.append("logit_bias moves no token into the top")
@@ -118,7 +118,7 @@ def biased(source: Source, grown: Callable[[Matrix], None]) -> Matrix | None:
             values = np.concatenate(parts, axis=1)
             grown(Matrix(values, np.arange(FIRST, FIRST + values.shape[1])))
     values = np.concatenate(parts, axis=1)
-    return Matrix(values, np.arange(FIRST, FIRST + values.shape[1]))
+    return Matrix(values, np.arange(FIRST, FIRST + values.shape[1])) if len(parts) > 1 else None
 
 
 def constrained(source: Source) -> Matrix | None:
@@ -126,22 +126,21 @@ def constrained(source: Source) -> Matrix | None:
     width = source.width()
     group = max(1, min(width, source.top) - 1)
     wanted = np.arange(FIRST + 1, FIRST + source.tokens)
+    groups = [wanted[at : at + group] for at in range(0, len(wanted), group)]
     rows: list[list[float]] = []
-    for prompt in source.prompts:
-        row = [0.0]
-        for at in range(0, len(wanted), group):
-            listed = wanted[at : at + group]
-            try:
-                top = _listed(source, prompt, [FIRST, *listed.tolist()])
-            except Refused as error:
-                source.notes.append(f"constrained answers with log-probabilities are refused ({error.status})")
+    try:
+        for prompt in source.prompts:
+            tops = [_listed(source, prompt, [FIRST, *listed.tolist()]) for listed in groups]
+            row = [
+                number for top, listed in zip(tops, groups, strict=True) for number in _relative(source, top, listed)
+            ]
+            if np.isnan(row).any():
+                source.notes.append("constrained answers show no log-probabilities of what was listed")
                 return None
-            row += _relative(source, top, listed)
-        if np.isnan(row).any():
-            source.notes.append("constrained answers show no log-probabilities of what was listed")
-            return None
-        rows.append(row)
-    return Matrix(np.array(rows), np.arange(FIRST, FIRST + len(rows[0])))
+            rows.append([0.0, *row])
+    except Refused as error:
+        source.notes.append(f"constrained answers with log-probabilities: refused ({error.status})")
+    return Matrix(np.array(rows), np.arange(FIRST, FIRST + len(wanted) + 1)) if len(rows) > 1 else None
 
 
 def sampled(source: Source, accounts: int, rounds: int) -> Matrix | None:
@@ -185,23 +184,21 @@ def bisected(source: Source, size: int, fine: float, patience: int, progress: Ca
     """
     texts = source.texts()
     probe = FIRST + 1
+    rows: list[list[float]] = []
     try:
         if _answer(texts, source.prompts[0], {probe: RAISED}) != source.vocabulary[probe]:
             source.notes.append("logit_bias changes no answer, so there is nothing to bisect")
             return None
-        begun, rows = texts.asked, min(len(source.prompts), size)
-        values = np.zeros((rows, size))
-        for row in range(rows):
-            progress(row / rows)
-            for column in range(size):
-                if texts.asked - begun > patience:
-                    source.notes.append(f"bisecting was given up after {patience:,} answers")
-                    return None
-                values[row, column] = -_needed(source, source.prompts[row], FIRST + column, fine)
+        begun = texts.asked
+        for number, prompt in enumerate(source.prompts[:size]):
+            progress(number / size)
+            if texts.asked - begun > patience:
+                source.notes.append(f"bisecting was given up after {patience:,} answers")
+                break
+            rows.append([-_needed(source, prompt, FIRST + column, fine) for column in range(size)])
     except Refused as error:
-        source.notes.append(f"bisecting was refused ({error.status})")
-        return None
-    return Matrix(values, np.arange(FIRST, FIRST + size))
+        source.notes.append(f"bisecting: refused ({error.status})")
+    return Matrix(np.array(rows), np.arange(FIRST, FIRST + size)) if len(rows) > 1 else None
 
 
 def _needed(source: Source, prompt: str, token: int, fine: float) -> float:

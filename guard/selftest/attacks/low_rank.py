@@ -8,6 +8,8 @@ from guard.selftest.measures import Floats, Ints
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 96)
 _ROUNDS, _RIDGE = 6, 0.1
+_DEEP = 1.3
+"""A fall of the singular values that is no noise's: of 96 x 152 numbers, noise has falls to 1.1."""
 
 
 def centred(matrix: Floats) -> Floats:
@@ -18,8 +20,8 @@ def centred(matrix: Floats) -> Floats:
 def rank_of(matrix: Floats) -> int | None:
     """Return the rank that the singular values tell of; None when they tell of none.
 
-    Noise has falls, too, and where its largest is depends on how many rows there are, as no model's width does. So the
-    same must be found, up to a twentieth, without an eighth of them.
+    Noise has falls, too, of a few per cent, and where its largest is depends on how many rows there are, as no model's
+    width does. So a fall counts that is deep, and much the same without an eighth of the rows.
 
     Args:
         matrix: logits, shape (n, m), each row up to a constant; n is more than 8/7 of the rank.
@@ -28,24 +30,27 @@ def rank_of(matrix: Floats) -> int | None:
     >>> rank_of(rng.normal(size=(30, 5)) @ rng.normal(size=(5, 40))), rank_of(rng.normal(size=(96, 152)))
     (5, None)
     """
-    found, without = gap(matrix), gap(matrix[: max(1, 7 * len(matrix) // 8)])
-    return found if abs(found - without) <= 0.05 * max(found, without) else None
+    if min(matrix.shape) < 4:
+        return None
+    found, deep = gap(matrix)
+    without, _ = gap(matrix[: max(2, 7 * len(matrix) // 8)])
+    return found if deep >= _DEEP and abs(found - without) <= 0.1 * max(found, without) else None
 
 
-def gap(matrix: Floats) -> int:
-    """Return where the singular values of logits, shape (n, m), fall most.
+def gap(matrix: Floats) -> tuple[int, float]:
+    """Return behind how many singular values of logits, shape (n, m), the largest fall is, and how many times it is.
 
     Source: Carlini et al., ICML 2024, section 4: the largest gap of their logarithms.
 
     >>> rng = np.random.default_rng(0)
-    >>> gap(rng.normal(size=(30, 5)) @ rng.normal(size=(5, 40)) + rng.normal(0, 1e-3, (30, 40)))
+    >>> gap(rng.normal(size=(30, 5)) @ rng.normal(size=(5, 40)) + rng.normal(0, 1e-3, (30, 40)))[0]
     5
     """
     values = np.linalg.svd(centred(matrix), compute_uv=False)
     values = np.maximum(values, values[0] * 1e-13 + 1e-300)
     # The last ones fall for want of rows, not of rank.
-    falls = np.log(values[:-1] / values[1:])[: max(1, int(0.9 * len(values)))]
-    return int(falls.argmax()) + 1
+    falls = (values[:-1] / values[1:])[: max(1, int(0.9 * len(values)))]
+    return int(falls.argmax()) + 1, float(falls.max())
 
 
 def layer_error(matrix: Floats, columns: Ints, layer: Floats, rank: int) -> float:
@@ -65,8 +70,10 @@ def layer_error(matrix: Floats, columns: Ints, layer: Floats, rank: int) -> floa
     return min(1.0, float(np.sqrt((left**2).sum() / (truth**2).sum())))
 
 
-def completed(rows: Ints, columns: Ints, values: Floats, rng: np.random.Generator) -> int:
+def completed(rows: Ints, columns: Ints, values: Floats, rng: np.random.Generator) -> int | None:
     """Return the rank at which a sparse matrix is completed best: by alternating least squares, a tenth held out.
+
+    None when no rank foretells what was held out: a tenth of its variance must not be left.
 
     Args:
         rows: of the entries that are known, shape (e,).
@@ -76,7 +83,8 @@ def completed(rows: Ints, columns: Ints, values: Floats, rng: np.random.Generato
     """
     held = rng.random(len(values)) < 0.1
     errors = {rank: _held_out_error(rows, columns, values, held, rank, rng) for rank in RANKS}
-    return min(errors, key=lambda rank: errors[rank])
+    best = min(errors, key=lambda rank: errors[rank])
+    return best if errors[best] <= 0.1 * values[held].var() else None
 
 
 def _held_out_error(

@@ -73,7 +73,8 @@ class SoftmaxHead:
                 raw[row] += _FADES**back * self._word(word)
             raw[row] += _SPACE * self._drawn(f"\0{text}")
         state: Floats = np.tanh(raw) @ self._mix
-        return np.array([row * np.sqrt(width / (row @ row)) for row in state])
+        lengths = np.array([[np.sqrt(row @ row / width)] for row in state])
+        return state / lengths
 
     def _drawn(self, word: str) -> Floats:
         return np.random.default_rng([self._seed, _hash(word)]).normal(0.0, 1.0, self._mix.shape[0])

@@ -36,6 +36,10 @@ def test_jitter_is_for_numbers() -> None:
     assert suits(attack_named("hopskipjump"), "jitter_across")
 
 
+def test_no_wrapper_is_for_generated_text() -> None:
+    assert set(ways(attack_named("last_layer"), "full")) == {("undefended", ""), ("defended", "")}
+
+
 def test_attacks_are_chosen_by_mode_gate_and_name() -> None:
     gated = frozenset({"good_words"})
     assert {a.name for a in chosen("quick", [], gated)} == {*QUICK, "good_words"}

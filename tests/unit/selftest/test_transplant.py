@@ -11,7 +11,16 @@ import pytest
 from guard.errors import PolicyError
 from guard.policy.load import load_plan, load_policy
 from guard.selftest.lab.registry import victim
-from guard.selftest.transplant import ACCOUNTS, ALONE, account_name, choose_route, key, shards_of, transplant
+from guard.selftest.transplant import (
+    ACCOUNTS,
+    ALONE,
+    account_name,
+    choose_route,
+    key,
+    own_policy,
+    shards_of,
+    transplant,
+)
 from tests.unit.selftest.support import linear_victim
 
 POLICY = """version: 1
@@ -31,11 +40,11 @@ routes:
 
 
 def transplanted(
-    tmp_path: Path, text: str = POLICY, route: str | None = None, **options: bool
+    tmp_path: Path, text: str = POLICY, route: str | None = None, *, budgets: bool = True
 ) -> tuple[Any, list[str]]:
     (tmp_path / "mine.yaml").write_text(text)
     policy = load_policy(tmp_path / "mine.yaml", env={}).policy
-    made = transplant(policy, choose_route(policy, route), linear_victim(4).knows, **options)
+    made = transplant(policy, choose_route(policy, route), linear_victim(4).knows, budgets=budgets)
     plan = load_plan(made.write(tmp_path), api=None, env={})
     return plan, list(made.substitutions)
 
@@ -198,3 +207,30 @@ def test_what_learns_from_a_profiles_answers_does_without_and_says_so(tmp_path: 
     )
     alone = automatic.model_copy(update={"profile": None})
     assert not any("step auto" in line for line in transplant(policy, alone, linear_victim(4).knows).substitutions)
+
+
+def test_a_language_models_route_keeps_its_parameters_and_lists_the_labs_canaries_by_a_variable(tmp_path: Path) -> None:
+    policy = load_policy("llm", env={}).policy
+    model = victim("memorising", 0)
+    canaries = cast("tuple[str, ...]", model.secrets["canaries"])
+    made = transplant(policy, policy.routes[0], model.knows, canaries=canaries)
+    assert not any(code in str(made.document) for code in canaries)
+    assert made.env == {"SELFTEST_CANARIES_0": "\n".join(canaries)}
+    plan = load_plan(made.write(tmp_path), api=None, env=made.env)
+    (route,) = plan.routes
+    assert route.api == "openai"
+    assert (
+        load_policy(tmp_path / "policy.yaml", env=made.env).policy.routes[0].parameters == policy.routes[0].parameters
+    )
+    cleared = cast("Any", route.defences[0]).scanner("").feed(f"it is {canaries[0]}.", last=True)
+    assert cleared.text == "it is [redacted]."
+
+
+def test_an_operators_own_canaries_reach_the_self_tests_guard_by_a_variable(tmp_path: Path) -> None:
+    text = "{api: openai, outputs: {kind: logprobs}, defences: [{kind: secrets, canaries: {env: MINE}}]}"
+    (tmp_path / "mine.yaml").write_text(f"version: 1\nroutes: [{text}]\n")
+    policy = load_policy(tmp_path / "mine.yaml", env={"MINE": "hunter2000"}).policy
+    made = own_policy(policy, policy.routes[0], "openai")
+    assert "hunter2000" not in str(made.document)
+    plan = load_plan(made.write(tmp_path), api=None, env=made.env)
+    assert cast("Any", plan.routes[0].defences[0]).scanner("").feed("hunter2000", last=True).text == "[redacted]"

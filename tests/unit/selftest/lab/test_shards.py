@@ -17,8 +17,8 @@ def training(name: str) -> Training:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(names()))
-def test_every_model_has_shards_that_answer_as_it_does(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(name for name in names() if victim(name, 0).language is None))
+def test_every_model_of_scores_has_shards_that_answer_as_it_does(name: str) -> None:
     model = victim(name, 0)
     x = model.test_x[:20]
     whole = ensemble(name, 0, 3, "mean")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from guard.policy.load import load_policy
 from guard.policy.privacy import Ensemble
-from guard.selftest.attacks.registry import attack_named
-from guard.selftest.base import Tally
+from guard.selftest.attacks.registry import attack_named, attacks
+from guard.selftest.base import Tally, World
 from guard.selftest.cell import Cell, Way, world_of
 from guard.selftest.lab.registry import victim
 from guard.selftest.lab.shards import ensemble
@@ -58,3 +58,24 @@ def test_the_attackers_own_deployments_are_ensembles_too() -> None:
     found = world.clean("digits_forest.shadow3")(x)
     assert found.tobytes() == ensemble("digits_forest.shadow3", 0, 5, "mean").predict(x).tobytes()
     assert found.tobytes() != victim("digits_forest.shadow3", 0).predict(x).tobytes()
+
+
+def test_a_route_of_generated_text_gets_the_attacks_on_it_and_no_others() -> None:
+    text, scores = (load_policy(name, env={}).policy for name in ("llm", "balanced"))
+    generated = {name for name, attack in attacks().items() if "generation" in attack.needs}
+    assert generated == {"last_layer", "canary_extraction", "canary_extraction_unlisted", "canary_inference"}
+    for name, attack in attacks().items():
+        assert (Lab(text, text.routes[0]).applicable(attack) is None) == (name in generated)
+        assert (Lab(scores, scores.routes[0]).applicable(attack) is None) <= (name not in generated)
+
+
+def test_a_language_model_is_asked_as_every_account_and_a_model_of_scores_is_not() -> None:
+    def made(attack: str, model: str) -> World:
+        return world_of(
+            Cell(attack, "undefended", "", 0, model, "http://127.0.0.1:1"), Tally(), lambda share, what: None
+        )
+
+    texts = made("last_layer", "softmax_head").texts
+    assert texts is not None
+    assert texts(0).asked == texts(3).asked == 0
+    assert made("hopskipjump", "digits").texts is None
