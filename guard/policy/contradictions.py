@@ -224,7 +224,7 @@ def _warn_unnamed(policy: Policy) -> list[Problem]:
         return []
     for i, route in enumerate(policy.routes):
         if any(defence.kind == "rotate" for defence in route.defences):
-            hint = "add identity: [{kind: api_key, ...}]: a client whose address changes gets vectors that fit none before"
+            hint = "add identity: [{kind: api_key, ...}]: a client at another address gets vectors that fit none"
             said = "embeddings are rotated for each client, and clients are told apart by address only"
             return [Problem(said, f"routes[{i}].defences", hint=hint)]
     if not any(b.per != "model" for route in policy.routes for b in route.budgets):

@@ -144,7 +144,7 @@ def test_a_prompt_is_forgotten_when_nothing_can_go_on_from_it() -> None:
 @pytest.mark.parametrize("at", range(1005, 1045, 3))
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_a_prompt_is_forgotten_though_something_always_waits(at: int, size: int) -> None:
-    """A beginning of the word waits at every step; where the prompt is forgotten, nothing is lost, doubled or missed."""
+    """A beginning of the word waits at every step; where the prompt is forgotten, nothing is lost, doubled, missed."""
     said = ("SE " * 400)[:at] + "SECRET SE SECRET" + "SE " * 20
     spec = Watched(looks=[])
     got = client(spec, Word(word="HIDE"))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 
 import ollama
 import requests
@@ -11,7 +12,7 @@ from text_generation import Client
 MESSAGES = [{"role": "user", "content": "think of my code"}]
 
 
-def tried(work):
+def tried(work: Callable[[], object]) -> object:
     """Return what the work returns, or the name and text of what it raises."""
     try:
         return work()
@@ -19,18 +20,19 @@ def tried(work):
         return {"raised": type(error).__name__, "text": str(error)}
 
 
-def of_ollama(url):
+def of_ollama(url: str) -> dict[str, object]:
     client = ollama.Client(url)
     plain = {"model": "m", "prompt": "my code?"}
     asked = {**plain, "logprobs": True, "top_logprobs": 2, "options": {"num_predict": 5, "temperature": 0}}
 
-    def failing():
+    def failing() -> object:
         parts = []
         try:
             for part in client.generate(model="m", prompt="fail now", stream=True):
                 parts.append(part.response)
         except ollama.ResponseError as error:
             return {"parts": parts, "error": error.error}
+        return None
 
     tools = [{"type": "function", "function": {"name": "pay", "parameters": {"type": "object", "properties": {}}}}]
     return {
@@ -49,7 +51,7 @@ def of_ollama(url):
     }
 
 
-def of_tgi(url):
+def of_tgi(url: str) -> dict[str, object]:
     client, hub = Client(url, timeout=10), InferenceClient(url, timeout=10)
     asked = {"max_new_tokens": 6, "top_n_tokens": 2}
     return {
@@ -66,7 +68,7 @@ def of_tgi(url):
     }
 
 
-def of_tei(url):
+def of_tei(url: str) -> dict[str, object]:
     hub = InferenceClient(timeout=10, token="none")
     ranked = {"query": "q", "texts": ["a", "b", "c", "d"], "return_text": True}
     return {
