@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.request
 from collections.abc import Generator
 from dataclasses import dataclass
 from importlib.metadata import files
@@ -82,4 +83,16 @@ def llama(model: Tiny, folder: Path, *, embed: bool = False) -> Generator[Llama]
     command = [str(venv_of("llama")), str(SERVERS / "llama" / "serve.py"), str(model.path), str(port)]
     with process([*command, *(["embed"] if embed else [])], log) as running:
         wait_for_port(port, running, log)
-        yield Llama(f"http://127.0.0.1:{port}", running.pid, log)
+        url = f"http://127.0.0.1:{port}"
+        _wait_for_model(f"{url}/health", log)
+        yield Llama(url, running.pid, log)
+
+
+def _wait_for_model(health: str, log: Path, timeout_s: float = 60) -> None:
+    """Return once the server has its model: it listens before that."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=5):
+            return
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
