@@ -24,6 +24,10 @@ _NEAR = 1024
 """Characters of a text behind which nothing can go on that its prompt has begun: more than any scanner holds back."""
 
 
+_SOME = 256
+"""More than mostly waits."""
+
+
 class Aligner:
     """Finds where tokens stand in a text."""
 
@@ -256,6 +260,14 @@ class Passage:
 
     def take(self, text: str, tokens: list[Placed], *, last: bool) -> tuple[str, list[Placed]]:
         """Take what is added, and return what leaves; sets `ended`."""
+        if self._joined and not tokens and len(text) > 2 * _NEAR:
+            # Of a long text all but the beginning is looked at once.
+            said, left = self._take(text[: _NEAR + _SOME], tokens, last=False)
+            more, later = ("", list[Placed]()) if self.ended else self._take(text[_NEAR + _SOME :], [], last=last)
+            return said + more, [*left, *later]
+        return self._take(text, tokens, last=last)
+
+    def _take(self, text: str, tokens: list[Placed], *, last: bool) -> tuple[str, list[Placed]]:
         text, tokens = self._aligner.take(text, tokens, last=last)
         for stage in self._stages:
             text, tokens = stage.take(text, tokens, last=last)

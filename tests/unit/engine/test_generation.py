@@ -156,6 +156,16 @@ def test_a_prompt_is_forgotten_though_something_always_waits(at: int, size: int)
     assert b"".join(data(got)).count(b"SECRET") == 0
 
 
+@pytest.mark.parametrize("at", [0, 500, 1270, 1276, 1281, 2000, 3000])
+def test_of_a_long_text_the_beginning_alone_is_looked_at_behind_the_prompt(at: int) -> None:
+    spec = Watched(looks=[])
+    said = "a " * (at // 2) + "SECRET" + " b" * (2000 - at // 2)
+    got = client(spec)
+    got.say(said, before="the prompt", last=True)
+    assert got.text == said.replace("SECRET", "[-]")
+    assert spec.looks in (["", "the prompt", ""], ["", "the prompt", "", "the prompt"])
+
+
 def test_steps_run_in_order_and_shadow_changes_nothing() -> None:
     got = client(Word(redaction="a HIDE b"), Word(word="HIDE"), Word(word="b", mode="shadow"), trace=True)
     got.say("my SECRET is", last=True)
