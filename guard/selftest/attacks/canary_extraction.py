@@ -135,7 +135,7 @@ class CanaryInference(CanaryExtraction):
     published: ClassVar[str] = "filters that refuse verbatim copies tell what they guard (Ippolito et al., INLG 2023)"
     metric: ClassVar[str] = "exposure"
     control: ClassVar[tuple[Criterion, ...]] = (Criterion("exposure", 19.0),)
-    helps: ClassVar[str] = "a pattern of what stands around the secret (secrets, patterns), which any guess meets alike"
+    helps: ClassVar[str] = "a pattern that takes every such number out, right or wrong, and training without it"
 
     only: tuple[str, ...] = ("greedy answer", "a token at a time", "halves", "the rest of a guess", "what is held back")
 

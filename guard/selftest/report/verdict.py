@@ -37,6 +37,10 @@ CHANCE: Mapping[str, float] = {
     "bits": 0.5,
     "success": 0.0,
     "passed": 0.0,
+    "dimension_error": 1.0,
+    "layer_error": 1.0,
+    "canary_returned": 0.0,
+    "exposure": 1.0,
 }
 """What an attacker who learns nothing gets, where an attack has no zero-query floor."""
 LEAST_GAIN = 0.02

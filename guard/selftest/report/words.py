@@ -23,6 +23,7 @@ THREATS: dict[str, str] = {
     "evasion": "fooling the model",
     "covert channel": "smuggling data out through the model",
     "denoising": "averaging the noise away",
+    "memorization": "having secrets said that the model has learnt by heart",
 }
 """A threat in words that need no training."""
 
