@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isnan
 
+import orjson
+
 from guard.budgets.privacy import Privacy
 from guard.cli.check import describe
 from guard.engine.admit import charges, digests, dimension_of
@@ -204,7 +206,8 @@ def _read(route: RoutePlan, call: Call, result: Explanation) -> Reading:
     if route.parameters:
         does = "lets a request's parameters through, moves them to their bounds, takes them out or refuses them"
         what = f"parameters: {', '.join(map(_parameter, route.parameters))}"
-        changed = "as they came" if reading.body == call.body else "the request was changed"
+        same = orjson.loads(reading.body) == orjson.loads(call.body)
+        changed = "as they came" if same else "the request was changed"
         result.steps.append(Step("read", what, does, result=changed))
     if route.inputs is None:
         return reading

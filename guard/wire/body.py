@@ -135,6 +135,11 @@ def forwardable(body: bytes, document: object) -> bytes:
     """
     if body.count(b":") == members(document):
         return body
+    return encoded_anew(body, document)
+
+
+def encoded_anew(body: bytes, document: object) -> bytes:
+    """Return the body to forward where a codec has changed members: a count of colons would vouch for nothing then."""
     return encode(document, bare_nan=b"NaN" in body or b"Infinity" in body)
 
 

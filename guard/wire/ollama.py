@@ -23,7 +23,7 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.model.queries import Queries
 from guard.wire.base import Endpoint, Event, Reader, Reading
-from guard.wire.body import decode_reply, encode, unreadable
+from guard.wire.body import decode_reply, encode, encoded_anew, unreadable
 from guard.wire.ollama_requests import (
     CHAT,
     EMBED,
@@ -35,12 +35,11 @@ from guard.wire.ollama_requests import (
     most_of,
     own_messages,
     read_object,
-    to_forward,
 )
 from guard.wire.ollama_texts import Line, Talk, read_line
 from guard.wire.openai_prompts import BEFORE_CHARS, text_queries
 from guard.wire.openai_requests import opened
-from guard.wire.parameters import Asked, Json, Rules
+from guard.wire.parameters import Json, Rules
 from guard.wire.problem import envelope
 from guard.wire.vectors import add_vectors
 
@@ -99,9 +98,8 @@ class Ollama:
         stream = document.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise ClientError("stream must be true or false", path="stream")
-        changed = False
         if call.path == "/api/chat":
-            messages, changed = own_messages(document)
+            messages = own_messages(document)
             asked = hold(document, rules, self.reader)
             row, end = _conversation(document, messages), cast("str", messages[-1]["content"])
         else:
@@ -110,7 +108,7 @@ class Ollama:
         queries = text_queries([row], _context(document), "messages" if call.path == "/api/chat" else "prompt")
         top = candidates_of(asked) if "logprobs" in asked.values else -1
         talk = Talk(call.path == "/api/chat", end[-BEFORE_CHARS:], top, opened(self.reader, "token_ids"))
-        body = to_forward(call, document, changed=changed or asked.changed)
+        body = encoded_anew(call.body, document)
         return Reading(queries, body, document=talk, most=most_of(asked), stream=None if stream is False else "ndjson")
 
     def _prompt(self, document: Json) -> tuple[str, str]:
@@ -132,9 +130,9 @@ class Ollama:
             raise ClientError(f"{member} must be a text", path=member)
         if not rows or value == "":
             raise ClientError(f"{member} is empty", code="no_rows", path=member)
-        asked: Asked = hold(document, rules, self.reader)
+        hold(document, rules, self.reader)
         queries = text_queries(rows, _context(document), member)
-        return Reading(queries, to_forward(call, document, changed=asked.changed))
+        return Reading(queries, encoded_anew(call.body, document))
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:
         """Return the body as it is: texts are not snapped."""

@@ -15,7 +15,7 @@ from guard.errors import ClientError
 from guard.model.exchange import Call
 from guard.model.text import Most
 from guard.wire.base import Reader
-from guard.wire.body import decode_request, encode, forwardable, require_utf8
+from guard.wire.body import decode_request, require_utf8
 from guard.wire.openai_requests import UNBOUNDED, apply_rules
 from guard.wire.parameters import Asked, Json, Known, Rules, shown
 
@@ -94,8 +94,8 @@ def refusal(member: str) -> ClientError:
     return ClientError(f"{shown(member)} is not let through", code="unsupported_parameter", path=shown(member))
 
 
-def own_messages(document: Json) -> tuple[list[Json], bool]:
-    """Return the messages of a chat, and whether anything was taken out of them.
+def own_messages(document: Json) -> list[Json]:
+    """Return the messages of a chat, without what the API does not know; they are written into the request.
 
     Raises:
         ClientError: 400.
@@ -116,9 +116,8 @@ def own_messages(document: Json) -> tuple[list[Json], bool]:
         if "tool_calls" in known:
             known["tool_calls"] = _own_calls(known["tool_calls"], f"messages[{i}].tool_calls")
         found.append({**known, "role": role.lower(), "content": content or ""})
-    changed = found != messages
     document["messages"] = found
-    return found, changed
+    return found
 
 
 def canonical(value: object) -> str:
@@ -147,28 +146,22 @@ def hold(document: Json, rules: Rules, reader: Reader) -> Asked:
     Raises:
         ClientError: 400, a parameter is refused.
     """
-    changed = False
     if "keep_alive" in document and "keep_alive" not in reader.parameters:
         del document["keep_alive"]  # how long the model stays loaded is everybody's matter, and changes no answer
-        changed = True
     for name in _OWN:
         if document.get(name) and name not in reader.parameters:
             raise refusal(name)
     options = document.get("options")
     if isinstance(options, dict):
-        changed |= _unlimited(cast("Json", options))
-    asked = apply_rules(rules, document)
-    asked.changed |= changed
-    return asked
+        _unlimited(cast("Json", options))
+    return apply_rules(rules, document)
 
 
-def _unlimited(options: Json) -> bool:
+def _unlimited(options: Json) -> None:
     """Write every way to say `as many tokens as there are` as -1: the server cuts fractions off, and 0 is no bound."""
     value = options.get("num_predict")
-    if type(value) not in (int, float) or not cast("float", value) < 1 or value == -1:
-        return False
-    options["num_predict"] = -1
-    return True
+    if type(value) in (int, float) and cast("float", value) < 1:
+        options["num_predict"] = -1
 
 
 def most_of(asked: Asked) -> Most:
@@ -182,10 +175,3 @@ def most_of(asked: Asked) -> Most:
 def candidates_of(asked: Asked) -> int:
     """Return how many candidates are asked for beside each token."""
     return min(max(asked.number("top_logprobs", 0), 0), _MOST_CANDIDATES)
-
-
-def to_forward(call: Call, document: Json, *, changed: bool) -> bytes:
-    """Return the body to forward."""
-    if not changed:
-        return forwardable(call.body, document)
-    return encode(document, bare_nan=b"NaN" in call.body or b"Infinity" in call.body)

@@ -102,8 +102,7 @@ def apply_rules(rules: Rules, document: Json) -> Asked:
         # Whatever the policy says: they stand by token number, and in no text that could be looked through.
         raise ClientError("prompt_logprobs is not let through", code="unsupported_parameter", path="prompt_logprobs")
     if "logprobs" not in values:
-        if document.pop("top_logprobs", None) is not None:
-            asked.changed = True
+        document.pop("top_logprobs", None)
         values.pop("top_logprobs", None)
         return asked
     for name, neutral in _STEERS.items():

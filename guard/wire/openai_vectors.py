@@ -25,7 +25,7 @@ from guard.model.nested import floats
 from guard.model.outputs import Outputs
 from guard.model.prediction import Answer, LabelSlot, Prediction, Release
 from guard.wire.base import Reader, Reading
-from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.body import encode, unreadable
 from guard.wire.openai_parts import Part, named, object_of, objects_of, usage_of
 from guard.wire.openai_prompts import json_request, prompt_rows, text_queries
 from guard.wire.openai_requests import context_of
@@ -68,14 +68,13 @@ class Embeddings:
             ClientError: 400, 415.
         """
         document = json_request(call)
-        asked = self._rules.apply(document)
+        self._rules.apply(document)
         form = document.get("encoding_format") or "float"
         if form not in ("float", "base64"):
             raise ClientError("encoding_format must be float or base64", path="encoding_format")
         rows = prompt_rows(document, "input", self._reader)
-        body = encode(document) if asked.changed else forwardable(call.body, document)
         queries = text_queries(rows, context_of(document, "input", "encoding_format"), "input")
-        return Reading(queries, body, document=Vectors(self, form))
+        return Reading(queries, encode(document), document=Vectors(self, form))
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read vectors.
@@ -156,15 +155,15 @@ class Moderations:
             ClientError: 400, 415.
         """
         document = json_request(call)
-        asked = self._rules.apply(document)
+        self._rules.apply(document)
         value = document.get("input")
         parts = cast("list[object]", value) if isinstance(value, list) else []
         if parts and all(isinstance(part, dict) for part in parts):
             rows: list[object] = [encode(parts).decode()]
         else:
             rows = prompt_rows(document, "input", self._reader)
-        body = encode(document) if asked.changed else forwardable(call.body, document)
-        return Reading(text_queries(rows, context_of(document, "input"), "input"), body, document=Vectors(self))
+        queries = text_queries(rows, context_of(document, "input"), "input")
+        return Reading(queries, encode(document), document=Vectors(self))
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read results: scores in one matrix, booleans as labels.

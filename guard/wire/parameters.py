@@ -7,7 +7,7 @@ What is left are the effective values, from which the codec works out what the a
 
 Three rules no policy lifts: `logit_bias` and log-probabilities never go together (the bias moves any token into the
 top, and the differences are the last layer: Carlini 2024); what says nothing (`n: null`, `echo: false`) counts as left
-out; and a name that two spellings of one request give different values is refused. A negative number is how servers
+out; and a name that two spellings of one request give different values is refused. A negative count is how servers
 spell `as many as there are`, so it is beyond every `max`.
 """
 
@@ -24,8 +24,8 @@ from guard.wire.base import Reader
 
 Json = dict[str, object]
 
-_COUNTS = frozenset({"logprobs", "top_logprobs", "prompt_logprobs", "n", "best_of", "dimensions"})
-"""Numbers of things that are answered: a negative one is refused where no `max` is set."""
+_COUNTS = frozenset({"max_tokens", "logprobs", "top_logprobs", "prompt_logprobs", "n", "best_of", "dimensions"})
+"""Numbers of things that are answered: a negative one, but for the length, is refused where no `max` is set."""
 RISKY: Mapping[str, ParameterAction] = {
     "prompt_logprobs": "refuse",  # scores the prompt itself: whatever text a client likes
     "echo": "refuse",  # with logprobs, the same
@@ -57,11 +57,9 @@ class Asked:
 
     Args:
         values: effective value by name; what was left out, says nothing or was dropped is not there.
-        changed: the document is not as it came, so it must be encoded anew.
     """
 
     values: dict[str, object] = field(default_factory=dict[str, object])
-    changed: bool = False
 
     def number(self, name: str, default: int) -> int:
         """Return a parameter as a whole number, rounded up; `default` when it was left out."""
@@ -104,7 +102,6 @@ class Rules:
             if name not in values and rule is not None and rule.action == "allow" and rule.max is not None:
                 _write(document, path, _plain(rule.max))
                 values[name] = _plain(rule.max)
-                asked.changed = True
         return asked
 
     def drops(self, name: str) -> bool:
@@ -127,7 +124,6 @@ class Rules:
                 # Says nothing: as if it were left out. It leaves, since a server may read another thing into it.
                 if known is None or value is None:
                     del members[member]
-                    asked.changed = True
                 continue
             rule = self._reader.parameters.get(name)
             action = rule.action if rule is not None else self._default(name, known)
@@ -137,10 +133,9 @@ class Rules:
                 raise ClientError(f"{shown(member)} is not let through", code="unsupported_parameter", path=shown(path))
             if action == "drop":
                 del members[member]
-                asked.changed = True
                 continue
             if known is not None and known.number:
-                value = self._bounded(members, member, value, known, rule, asked)
+                value = self._bounded(members, member, value, known, rule)
             if name in asked.values and asked.values[name] != value:
                 raise ClientError(f"{shown(member)} is given twice", code="bad_request", path=shown(path))
             asked.values[name] = value
@@ -150,9 +145,7 @@ class Rules:
             return "refuse" if self._reader.fields == "known" else "allow"
         return RISKY.get(name, "allow")
 
-    def _bounded(
-        self, members: Json, member: str, value: object, known: Known, rule: Parameter | None, asked: Asked
-    ) -> object:
+    def _bounded(self, members: Json, member: str, value: object, known: Known, rule: Parameter | None) -> object:
         """Return a number within the rule's bounds, and write it where it had to be moved."""
         if isinstance(value, bool):
             value = int(value)  # `logprobs: true` of chat completions counts one
@@ -161,15 +154,15 @@ class Rules:
         if not isinstance(value, int | float) or not isfinite(value):
             raise ClientError(f"{shown(member)} must be a number", code="bad_request", path=shown(member))
         bounded = value
-        if rule is not None and rule.max is not None and not 0 <= value <= rule.max:
+        endless = value < 0 and known.name in _COUNTS
+        if rule is not None and rule.max is not None and (value > rule.max or endless):
             bounded = _plain(rule.max)
-        elif value < 0 and known.name in _COUNTS:
+        elif endless and known.name != "max_tokens":
             raise ClientError(f"{shown(member)} must not be negative", code="bad_request", path=shown(member))
         elif rule is not None and rule.min is not None and value < rule.min:
             bounded = _plain(rule.min)
         if bounded != value:
             members[member] = bounded
-            asked.changed = True
         return bounded
 
 

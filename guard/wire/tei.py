@@ -26,7 +26,7 @@ from guard.model.exchange import Call, Reply
 from guard.model.outputs import Kind
 from guard.model.prediction import Answer
 from guard.wire.base import Endpoint, Reader, Reading
-from guard.wire.body import decode_reply, encode, forwardable
+from guard.wire.body import decode_reply, encode, encoded_anew
 from guard.wire.openai_prompts import json_request, prompt_rows, text_queries
 from guard.wire.openai_requests import opened
 from guard.wire.parameters import Asked, Json, Known, Rules
@@ -88,13 +88,10 @@ class Tei:
     def read(self, call: Call) -> Reading:
         """Decode texts to embed, to compare, to classify or to rank."""
         document = json_request(call)
-        asked = self._hold(document)
+        self._hold(document)
         rows, read = self._asked(call.path, document)
         left = {name: value for name, value in document.items() if name not in ("inputs", "query", "texts")}
-        body = forwardable(call.body, document)
-        if asked.changed:
-            body = encode(document, bare_nan=b"NaN" in call.body or b"Infinity" in call.body)
-        return Reading(text_queries(rows, left, "inputs"), body, document=read)
+        return Reading(text_queries(rows, left, "inputs"), encoded_anew(call.body, document), document=read)
 
     def _hold(self, document: Json) -> Asked:
         parameters = document.get("parameters")

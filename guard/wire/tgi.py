@@ -25,7 +25,7 @@ from guard.model.exchange import Call, Reply
 from guard.model.prediction import Answer
 from guard.model.text import Most
 from guard.wire.base import Endpoint, Event, Reader, Reading
-from guard.wire.body import decode_reply, encode, forwardable
+from guard.wire.body import decode_reply, encoded_anew
 from guard.wire.openai_prompts import json_request, text_queries
 from guard.wire.openai_requests import UNBOUNDED, apply_rules, opened
 from guard.wire.parameters import Asked, Json, Known, Rules
@@ -104,39 +104,30 @@ class Tgi:
         parameters = _parameters(document)
         details = _flag(parameters, "details")
         asked = self._hold(document, parameters, call.path)
-        changed = asked.changed
         if details and "logprobs" not in asked.values:
             document["parameters"] = {**cast("Json", document.get("parameters") or {}), "details": True}
-            changed = True
         talk = _talk(prompt, asked, details=details, ids=opened(self.reader, "token_ids"))
         talk.listed = call.path == "/" and not streamed
         left = {name: value for name, value in document.items() if name not in ("inputs", "stream")}
-        body = forwardable(call.body, document)
-        if changed:
-            body = encode(document, bare_nan=b"NaN" in call.body or b"Infinity" in call.body)
         return Reading(
             text_queries([_asked(prompt, _parameters(document))], left, "inputs"),
-            body,
+            encoded_anew(call.body, document),
             document=talk,
             most=_most(asked, details=details),
             stream="sse" if streamed else None,
         )
 
     def _hold(self, document: Json, parameters: Json, path: str) -> Asked:
-        changed = False
         if parameters.get("adapter_id") and "adapter_id" not in self.reader.parameters:
             raise ClientError(
                 "adapter_id is not let through", code="unsupported_parameter", path="parameters.adapter_id"
             )
         if parameters.get("best_of") == 1:
             del parameters["best_of"]  # says nothing
-            changed = True
         asked = apply_rules(self.rules, document)
         if path == "/" and "echo" not in asked.values:
             held = document.setdefault("parameters", {})
             cast("Json", held)["return_full_text"] = False
-            changed = True
-        asked.changed |= changed
         return asked
 
     def rewrite(self, reading: Reading, snapped: Floats) -> bytes:

@@ -14,7 +14,7 @@ from guard.model.exchange import Call
 from guard.model.nested import floats
 from guard.model.prediction import Answer, LabelSlot, Prediction, Release
 from guard.wire.base import Reader, Reading
-from guard.wire.body import encode, forwardable, unreadable
+from guard.wire.body import encode, unreadable
 from guard.wire.openai_parts import named, objects_of, usage_of
 from guard.wire.openai_prompts import json_request, prompt_rows, text_queries
 from guard.wire.openai_requests import context_of
@@ -43,11 +43,10 @@ class Classify:
             ClientError: 400, 415.
         """
         document = json_request(call)
-        changed = self._rules.apply(document).changed
+        self._rules.apply(document)
         rows = prompt_rows(document, "input", self._reader)
-        body = encode(document) if changed else forwardable(call.body, document)
         queries = text_queries(rows, context_of(document, "input"), "input")
-        return Reading(queries, body, document=Vectors(self))
+        return Reading(queries, encode(document), document=Vectors(self))
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read labels and distributions.
@@ -102,16 +101,15 @@ class Pairs:
             ClientError: 400, 415.
         """
         document = json_request(call)
-        changed = self._rules.apply(document).changed
+        self._rules.apply(document)
         first, second = ("query", "documents") if self._ranked else ("text_1", "text_2")
         left, right = _texts(document, first), _texts(document, second)
         if len(left) not in (1, len(right)) or (self._ranked and len(left) != 1):
             raise ClientError(f"{first} and {second} are not as many", path=first)
         left = left * len(right) if len(left) == 1 else left
         rows = [orjson.dumps(pair).decode() for pair in zip(left, right, strict=True)]
-        body = encode(document) if changed else forwardable(call.body, document)
         queries = text_queries(rows, context_of(document, first, second, "top_n", "return_documents"), second)
-        return Reading(queries, body, document=Vectors(self))
+        return Reading(queries, encode(document), document=Vectors(self))
 
     def answer(self, document: Json, reading: Reading) -> Answer:
         """Read one number a row.
