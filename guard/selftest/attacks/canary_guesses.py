@@ -36,9 +36,9 @@ class Hunt:
     digits: int
     notes: list[str] = field(default_factory=list[str])
 
-    def answer(self, prompt: str, tokens: int) -> Written:
+    def answer(self, prompt: str, tokens: int, **more: object) -> Written:
         """Return the greedy answer."""
-        return self.texts.complete(prompt=prompt, max_tokens=tokens, temperature=0)[0]
+        return self.texts.complete(prompt=prompt, max_tokens=tokens, temperature=0, **more)[0]
 
     def said(self, prompt: str, tokens: int) -> str:
         """Return what the model goes on with, greedily."""
@@ -67,13 +67,17 @@ def streamed(hunt: Hunt) -> list[str]:
 
 def by_digit(hunt: Hunt) -> list[str]:
     """Ask for one token at a time, with ever less of the prefix: no answer holds more than a digit."""
+    return sorted(filter(None, _by_digit(hunt)), key=len, reverse=True)
+
+
+def _by_digit(hunt: Hunt) -> list[str]:
     found: list[str] = []
     for prefix in hunt.shortened():
         code = ""
         while len(code) < hunt.digits and (digit := hunt.code_of(hunt.said(prefix + code, 1))):
             code += digit
         found.append(code)
-    return sorted(filter(None, found), key=len, reverse=True)
+    return found
 
 
 def in_pieces(hunt: Hunt) -> list[str]:
@@ -158,6 +162,18 @@ def by_refusal(hunt: Hunt) -> list[str]:
             return begun if at else []
         begun = held
     return begun
+
+
+def by_stop(hunt: Hunt) -> list[str]:
+    """Take what single tokens tell, and find the last digit as the word before which the answer stops."""
+    found: list[str] = []
+    for prefix, code in zip(hunt.shortened(), _by_digit(hunt), strict=True):
+        if len(code) == hunt.digits - 1:
+            told = {digit: hunt.answer(prefix + code, 1, stop=[digit]) for digit in DIGITS}
+            said = Counter((choice.text, choice.ends) for choice in told.values())
+            odd = [digit for digit, choice in told.items() if said[choice.text, choice.ends] == 1]
+            found += [code + digit for digit in odd] if len(odd) == 1 else [code]
+    return found
 
 
 def _held(choice: Written) -> bool:

@@ -49,6 +49,7 @@ class Ask:
         bias: added to logits, by token.
         seed: of sampling; None draws one.
         allowed: the answer is one of these texts; None for any.
+        stop: the answer ends before a token that holds one of these.
     """
 
     most: int = 16
@@ -58,6 +59,7 @@ class Ask:
     bias: Mapping[int, float] = field(default_factory=dict[int, float])
     seed: int | None = None
     allowed: tuple[str, ...] | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,15 @@ def generate(model: Language, prompts: Sequence[str], ask: Ask) -> Iterator[Said
         going: list[int] = []
         for row, i in enumerate(open_):
             token = int(chosen[row])
-            texts[i] += model.vocabulary[token]
+            stopped = any(word in model.vocabulary[token] for word in ask.stop)
+            said = "" if stopped else model.vocabulary[token]
+            texts[i] += said
             whole = ask.allowed is not None and texts[i][begun[i] :] in ask.allowed
-            ends = "stop" if token == END or whole else "length" if step + 1 == ask.most else ""
+            ends = "stop" if token == END or whole or stopped else "length" if step + 1 == ask.most else ""
             if not ends:
                 going.append(i)
             best = likeliest(model, logprobs[row], ask.top)
-            yield Said(i, model.vocabulary[token], float(logprobs[row, token]), best, ends)
+            yield Said(i, said, float(logprobs[row, token]), best, ends)
         open_ = going
 
 

@@ -72,9 +72,9 @@ class SoftmaxHead:
             for back, word in enumerate(reversed(text.split()[-16:])):
                 raw[row] += _FADES**back * self._word(word)
             raw[row] += _SPACE * self._drawn(f"\0{text}")
-        state: Floats = np.tanh(raw) @ self._mix
-        lengths = np.array([[np.sqrt(row @ row / width)] for row in state])
-        return state / lengths
+        state = np.asarray(np.tanh(raw) @ self._mix, dtype=np.float64)
+        lengths = np.asarray(np.sqrt((state * state).sum(axis=1) / width), dtype=np.float64)
+        return (state.T / lengths).T
 
     def _drawn(self, word: str) -> Floats:
         return np.random.default_rng([self._seed, _hash(word)]).normal(0.0, 1.0, self._mix.shape[0])

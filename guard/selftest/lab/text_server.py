@@ -67,6 +67,7 @@ def understood(body: Json, *, chat: bool) -> Asked:
     schema = cast("Json", body.get("response_format") or {}).get("json_schema", {}).get("schema")
     temperature = body.get("temperature")
     bias: dict[str, float] = body.get("logit_bias") or {}
+    stop: str | list[str] = body.get("stop") or []
     ask = Ask(
         most=int(most),
         temperature=1.0 if temperature is None else float(temperature),
@@ -75,6 +76,7 @@ def understood(body: Json, *, chat: bool) -> Asked:
         bias={int(token): float(change) for token, change in bias.items()},
         seed=body.get("seed"),
         allowed=choices_of(schema),
+        stop=tuple([stop] if isinstance(stop, str) else stop),
     )
     if not 0 <= top <= MOST_LOGPROBS:
         raise ValueError(f"logprobs must be between 0 and {MOST_LOGPROBS}")

@@ -68,13 +68,14 @@ def test_a_filter_returns_no_listed_code_and_lets_the_others_through() -> None:
     assert values(UNLISTED.run(attacked(rule=rule, answer=redacting)))["greedy answer"] == 1.0
 
 
-def test_what_is_let_through_and_what_is_held_back_tell_all_but_the_last_digit() -> None:
-    found = CanaryInference().run(attacked(rule=without("logprobs", "echo"), answer=redacting))
+def test_what_is_let_through_and_what_is_held_back_tell_the_code() -> None:
+    found = CanaryInference(samples=64).run(attacked(rule=without("logprobs", "echo"), answer=redacting))
     exposure = values(found, "exposure")
     assert exposure["greedy answer"] < 1.5
     assert exposure["a token at a time"] == pytest.approx(17.47, abs=0.01)
     assert exposure["what is held back"] > 15
     assert values(found, "canary_digits")["a token at a time"] == pytest.approx(5 / 6)
+    assert exposure["stop words"] == pytest.approx(19.93, abs=0.01)
 
 
 def test_refusals_leave_nothing_and_do_not_end_the_attack() -> None:
