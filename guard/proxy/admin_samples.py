@@ -58,6 +58,7 @@ _CLOSED = frozenset(
         "shared_memory",
         "shutting_down",
         "state_unavailable",
+        "stream_over",
     )
 )
 

@@ -87,7 +87,8 @@ def test_an_api_that_answers_nothing_of_the_kind_is_refused_where_the_route_name
     route: dict[str, object] = {"outputs": {"kind": "embedding"}}
     with pytest.raises(PolicyError, match="tgi answers no embedding"):
         compile_policy(Policy.model_validate({"version": 1, "routes": [{**route, "api": "tgi"}]}))
-    (made,) = compile_policy(Policy.model_validate({"version": 1, "routes": [route]}), api="tgi").routes
+    text = {"name": "text", "outputs": {"kind": "logprobs"}}
+    _, made = compile_policy(Policy.model_validate({"version": 1, "routes": [text, route]}), api="tgi").routes
     assert not [open_ for open_ in made.endpoints if open_.endpoint.access == "scoring"]
 
 
