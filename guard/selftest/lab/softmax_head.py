@@ -66,7 +66,7 @@ class SoftmaxHead:
 
     def hidden(self, texts: Sequence[str]) -> Floats:
         """Return the hidden states, shape (n, h): later words count more, and the least difference counts a little."""
-        width = self._mix.shape[0]
+        width = len(self._mix)
         raw = np.zeros((len(texts), width))
         for row, text in enumerate(texts):
             for back, word in enumerate(reversed(text.split()[-16:])):
@@ -77,7 +77,7 @@ class SoftmaxHead:
         return (state.T / lengths).T
 
     def _drawn(self, word: str) -> Floats:
-        return np.random.default_rng([self._seed, _hash(word)]).normal(0.0, 1.0, self._mix.shape[0])
+        return np.random.default_rng([self._seed, _hash(word)]).normal(0.0, 1.0, len(self._mix))
 
 
 def _hash(word: str) -> int:
