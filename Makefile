@@ -56,6 +56,7 @@ bench: $(VENV)/.test ## compare with nginx, aiohttp, LiteLLM and mitmproxy in on
 	@$(PIP) install aiohttp
 	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 	@$(BIN)/python -m tests.benchmarks.streams
+	@$(BIN)/python -m tests.benchmarks.grpc
 
 soak: $(VENV)/.test ## mixed load and faults on a real guard: does anything grow? (MINUTES=30, ARGS="--seed 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
