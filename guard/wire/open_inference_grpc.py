@@ -30,10 +30,9 @@ from guard.wire.open_inference_messages import (
 from guard.wire.raw_tensors import Buffer
 
 Json = dict[str, object]
+_STREAMED = "triton_enable_empty_final_response"
 _MOST_TENSORS = 1024
 """Of a request or an answer: an empty one takes two bytes on the way and a hundred in memory."""
-_STREAMED = "triton_enable_empty_final_response"
-"""Asks for something that only a stream has; each of Guard's requests is one of its own."""
 
 
 @dataclass(slots=True)
@@ -178,7 +177,7 @@ def _keep(parameters: Parameters, clean: Json) -> None:
         return
     kept = cast("Json", clean.get("parameters", {}))
     for name in list(parameters):
-        # Bytes are this protocol's own form: what HTTP clients ask for so says nothing here.
+        # Bytes are this protocol's own form, and the model is asked without a stream: neither says anything to it.
         if name not in kept or name.startswith("binary_data") or name == _STREAMED:
             del parameters[name]
 

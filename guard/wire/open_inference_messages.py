@@ -261,9 +261,10 @@ def health_message(serving: bool) -> bytes:
 
 
 def stream_answer(answer: bytes) -> bytes:
-    """Return a message of a stream that carries an answer."""
+    """Return a message of a stream that carries an answer, marked as Triton marks the last one to a request."""
     found: Any = _classes()["ModelStreamInferResponse"]()  # Any: same
     found.infer_response.ParseFromString(answer)
+    found.infer_response.parameters["triton_final_response"].bool_param = True
     return cast("bytes", found.SerializeToString())
 
 

@@ -100,12 +100,19 @@ class Guard:
         self.running = running
         self.log = log
         deadline = time.monotonic() + 30
-        pattern = r"guarded on (https?://[\d.]+:(\d+)), admin on (https?://[\d.]+:\d+)"
+        pattern = r"guarded on ((?:http|grpc)s?://[\d.]+:(\d+)), admin on (https?://[\d.]+:\d+)"
         while (found := re.search(pattern, log.read_text())) is None:
             assert running.poll() is None, f"guard ended: {log.read_text()}"
             assert time.monotonic() < deadline, f"guard did not start: {log.read_text()}"
             time.sleep(0.01)
         self.url, self.port, self.admin = found[1], int(found[2]), found[3]
+
+    @property
+    def grpc(self) -> str:
+        """The address of its gRPC listener."""
+        found = re.search(r"guarded on grpcs?://([\d.]+:\d+)", self.log.read_text())
+        assert found is not None, self.log.read_text()
+        return found[1]
 
 
 def client(python: Path, name: str, *arguments: str) -> Any:  # Any: the client's JSON document

@@ -554,6 +554,7 @@ async def test_a_stream_answers_in_order_and_says_which_request_failed(tmp_path:
         ("4", "the budget is spent"),
         ("5", "this endpoint is closed"),
     ]
+    assert [one.infer_response.parameters["triton_final_response"].bool_param for one in found[:3]] == [True] * 3
     assert {asked.metadata["x-request-id"] for asked in served.asked} == {f"abcdefgh-{i}" for i in (1, 2, 3)}
     assert {asked.method for asked in served.asked} == {INFER}
 
