@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import math
 import json
 import os
 import platform
@@ -159,7 +160,8 @@ def talk(contender: Contender, upstream: int, what: Load) -> dict[str, float]:
         gc.enable()
     figures = {"tokens": timings.tokens / seconds, "cpu": cpu / timings.tokens, "busy": cpu / seconds / 1e6}
     for name, values in _timed(timings):
-        cuts = statistics.quantiles(values, n=20)
+        # Of streams as fast as they go, too few may begin within the time to say anything of beginnings.
+        cuts = statistics.quantiles(values, n=20) if len(values) > 1 else [math.nan] * 19
         figures |= {f"{name} p50": cuts[9] * 1e6, f"{name} p95": cuts[18] * 1e6}
     return figures
 
