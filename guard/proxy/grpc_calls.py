@@ -7,6 +7,7 @@ message names, and matched as HTTP's is. The route is the policy's own but for i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MODEL_INFER = f"{SERVICE}ModelInfer"
 _CONTENT_TYPE = "application/grpc"
+_LONGEST_KEPT, _MOST_KEPT = 128, 256
 _ANYTHING = Endpoint("*", "/", "status")
 """What a policy in shadow does not open goes through untouched, like a status endpoint."""
 
@@ -41,13 +43,22 @@ def closed() -> Denied:
 
 
 def path_of(model: str, version: str, end: str) -> str:
-    """Return HTTP's path of a model: two models never have the same.
+    """Return HTTP's path of a model: two models never have the same."""
+    short = len(model) + len(version) <= _LONGEST_KEPT
+    return _kept_path(model, version, end) if short else _path(model, version, end)
 
-    >>> path_of("a/b", "", "infer"), path_of("m", "1", "ready")
+
+def _path(model: str, version: str, end: str) -> str:
+    """Return the path.
+
+    >>> _path("a/b", "", "infer"), _path("m", "1", "ready")
     ('/v2/models/a%2Fb/infer', '/v2/models/m/versions/1/ready')
     """
     middle = f"/versions/{quote(version, safe='')}" if version else ""
     return f"/v2/models/{quote(model, safe='')}{middle}/{end}"
+
+
+_kept_path = lru_cache(_MOST_KEPT)(_path)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,9 @@ def check_installed() -> None:
     """
     # Its library writes what clients do wrong to standard error, a line each: a client must not fill the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Without its own threads for input and output, the one that asyncio has polls: 80 of 440 us a request less. A
+    # version that knows no such choice passes it over.
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
     try:
         import_module("grpc.aio")
         import_module("google.protobuf.message")

@@ -4,66 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 PERIOD_S = 1.0
 Task = asyncio.Task[Any]  # Any: the library's tasks and Guard's
 
 
+@dataclass(slots=True)
+class Wait:
+    """How long the task of one RPC may wait for its client.
+
+    Args:
+        task: the task.
+        until_s: when it is cancelled, by the monotonic clock, whether it is Guard that waits in it or the library.
+        overdue: it was.
+    """
+
+    task: Task
+    until_s: float = math.inf
+    overdue: bool = False
+
+    def wait(self, seconds: float) -> None:
+        """Give it so many seconds from now on."""
+        self.until_s = monotonic() + seconds
+
+    def rest(self) -> None:
+        """Let it take its time: it waits for no client."""
+        self.until_s = math.inf
+
+
 class Patience:
-    """Until when the tasks of RPCs may wait for their clients."""
+    """All RPCs that wait."""
 
     def __init__(self) -> None:
         self.stalled = 0
         """How many were let go that did not read: the library keeps what they were sent until their server ends."""
-        self._until: dict[Task, float] = {}
-        self._overdue: set[Task] = set()
+        self._waits: dict[Task, Wait] = {}
 
     @property
     def waiting(self) -> int:
-        """How many tasks are known."""
-        return len(self._until)
+        """How many RPCs are known."""
+        return len(self._waits)
 
-    def wait(self, seconds: float) -> None:
-        """Give the task that calls so many seconds from now on; whatever it was given before no longer counts.
-
-        When they are over it is cancelled, whether it is Guard that waits in it or the library.
-        """
+    def of(self) -> Wait:
+        """Return the wait of the RPC whose task calls; it ends with the task."""
         task = asyncio.current_task()
         if task is None:
-            return
-        if task not in self._until:
-            task.add_done_callback(self._forget)
-        self._until[task] = asyncio.get_running_loop().time() + seconds
+            raise RuntimeError("called outside of a task")
+        found = self._waits[task] = Wait(task)
+        task.add_done_callback(self._waits.pop)
+        return found
 
-    def rest(self) -> None:
-        """Let the task that calls take its time: it waits for no client."""
-        self.wait(math.inf)
-
-    def overdue(self) -> bool:
-        """Say whether the task that calls was cancelled because its time was over; it may go on, once."""
-        task = asyncio.current_task()
-        if task is None or task not in self._overdue:
+    def forgiven(self, wait: Wait) -> bool:
+        """Say whether a task was cancelled because its time was over; it goes on, to say so."""
+        if not wait.overdue:
             return False
-        self._overdue.discard(task)
+        wait.overdue = False
+        wait.task.uncancel()
         self.stalled -= 1
-        task.uncancel()
         return True
 
     async def run(self) -> None:
         """Look once a second; runs until it is cancelled."""
         while True:
             await asyncio.sleep(PERIOD_S)
-            self.look(asyncio.get_running_loop().time())
+            self.look(monotonic())
 
     def look(self, now_s: float) -> None:
         """Cancel what is overdue."""
-        for task in [task for task, until_s in self._until.items() if until_s < now_s]:
-            self._until[task] = math.inf
-            self._overdue.add(task)
+        for wait in [wait for wait in self._waits.values() if wait.until_s < now_s]:
+            wait.rest()
+            wait.overdue = True
             self.stalled += 1
-            task.cancel()
-
-    def _forget(self, task: Task) -> None:
-        self._until.pop(task, None)
-        self._overdue.discard(task)
+            wait.task.cancel()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from guard.errors import ClientError, GuardError, StateError, UpstreamError
 from guard.proxy.grpc_calls import Calls, closed, path_of
 from guard.proxy.grpc_messages import NOT_FOUND, UNIMPLEMENTED, UNKNOWN, Rpc, Told, rpc_of, told, told_error
-from guard.proxy.grpc_patience import Patience
+from guard.proxy.grpc_patience import Patience, Wait
 from guard.proxy.protocol import STALLED_S
 from guard.telemetry.logs import request_id
 from guard.upstream.grpc import SERVICE
@@ -132,18 +132,18 @@ class GrpcService:
 
     async def _unary(self, answer: Answer, requests: object, context: Context) -> bytes:
         del requests  # Guard reads from the context
-        rpc, active = self._begin(context), self._plans.current
+        rpc, active, wait = self._begin(context), self._plans.current, self.patience.of()
         if self._full(active):
-            return await self._last(context, self._refused(active, rpc, overloaded()))
+            return await self._last(context, wait, self._refused(active, rpc, overloaded()))
         self.in_flight += 1
         try:
-            body = await self._receive(context, active)
+            body = await self._receive(context, wait, active)
             found = await answer(active, rpc, body)
         except GuardError as error:
             found = self._refused(active, rpc, error)
         finally:
             self.in_flight -= 1
-        return await self._last(context, found)
+        return await self._last(context, wait, found)
 
     def _full(self, active: Active) -> bool:
         return self.in_flight + self._beside() >= active.plan.limits.concurrency
@@ -153,22 +153,22 @@ class GrpcService:
         request_id.set(rpc.id)  # each RPC runs in a task of its own
         return rpc
 
-    async def _receive(self, context: Context, active: Active) -> bytes:
-        self.patience.wait(active.plan.limits.read_timeout_s)
+    async def _receive(self, context: Context, wait: Wait, active: Active) -> bytes:
+        wait.wait(active.plan.limits.read_timeout_s)
         try:
             body = cast("object", await context.read())
         except asyncio.CancelledError:
-            if not self.patience.overdue():
+            if not self.patience.forgiven(wait):
                 raise
             raise ClientError("the request took too long to arrive", code="read_timeout", status=408) from None
-        self.patience.rest()
+        wait.rest()
         if not isinstance(body, bytes):
             raise ClientError("the request has no message", code="bad_message")
         return body
 
-    async def _last(self, context: Context, found: Told) -> bytes:
+    async def _last(self, context: Context, wait: Wait, found: Told) -> bytes:
         """Return the answer that ends an RPC, or end it with an error; a client that does not read it is let go."""
-        self.patience.wait(STALLED_S)
+        wait.wait(STALLED_S)
         if found.initial:
             await context.send_initial_metadata(found.initial)
         if found.code:
@@ -185,7 +185,7 @@ class GrpcService:
         del requests
         rpc = self._begin(context)
         refusal = ClientError("this method is closed", code="closed", status=404)
-        await self._last(context, self._refused(self._plans.current, rpc, refusal, UNIMPLEMENTED))
+        await self._last(context, self.patience.of(), self._refused(self._plans.current, rpc, refusal, UNIMPLEMENTED))
 
     # the methods
 
@@ -235,10 +235,10 @@ class GrpcService:
 
     async def _stream(self, requests: object, context: Context) -> None:
         del requests
-        rpc, active = self._begin(context), self._plans.current
+        rpc, active, wait = self._begin(context), self._plans.current, self.patience.of()
         limits = active.plan.limits
         if len(self._readers) >= max(1, limits.concurrency // 2) or self._draining:
-            await self._last(context, self._refused(active, rpc, overloaded()))
+            await self._last(context, wait, self._refused(active, rpc, overloaded()))
             return
         waiting = Waiting(PIPELINED)
         under_way: set[asyncio.Task[Told]] = set()
@@ -246,7 +246,7 @@ class GrpcService:
         self._readers.add(reader)
         try:
             async with asyncio.timeout(limits.stream_s):
-                end = await self._write(context, waiting, strict=_STRICT in rpc.headers)
+                end = await self._write(context, wait, waiting, strict=_STRICT in rpc.headers)
         except TimeoutError:
             message = "the stream has lasted as long as it may: open another"
             end = self._refused(active, rpc, StateError(message, code="stream_over"))
@@ -257,17 +257,17 @@ class GrpcService:
         if end is None and self._draining:
             end = told_error(StateError("the server is shutting down", code="shutting_down"), rpc.id)
         if end is not None:
-            await self._last(context, end)
+            await self._last(context, wait, end)
 
-    async def _write(self, context: Context, waiting: Waiting, *, strict: bool) -> Told | None:
+    async def _write(self, context: Context, wait: Wait, waiting: Waiting, *, strict: bool) -> Told | None:
         """Answer messages in order; returns an error that ends the stream, None at its end."""
         while (task := await waiting.get()) is not None:
             found = await task
             if found.code and strict:
                 return found
-            self.patience.wait(STALLED_S)
+            wait.wait(STALLED_S)
             await context.write(found.body)
-            self.patience.rest()
+            wait.rest()
         return None
 
     async def _read(self, context: Context, rpc: Rpc, waiting: Waiting, under_way: set[asyncio.Task[Told]]) -> None:

@@ -34,6 +34,7 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[{:"'))
 _TEXTS = ("model_name", "model_version", "id")
 _ANSWER_MEMBERS = frozenset({*_TEXTS, "outputs"})
 _TENSOR_MEMBERS = frozenset({"name", "shape", "datatype", "data"})
+_PLAIN_REQUEST = frozenset({"id", "inputs"})
 _FLAT = (-1,)
 _PLAIN_WEIGHT = 24
 """Weight of a request with one tensor of flat data and no other member."""
@@ -142,7 +143,14 @@ class OpenInference:
         Raises:
             ClientError: as `read` does.
         """
-        return self._read_any(call, b"", document, -1)
+        inputs = cast("list[Json]", document["inputs"])
+        if document.keys() != _PLAIN_REQUEST or len(inputs) != 1 or inputs[0].keys() != _TENSOR_MEMBERS:
+            return self._read_any(call, b"", document, -1)
+        shape = read_shape(inputs[0], "inputs[0]")
+        if shape[0] > call.max_rows:
+            raise too_many_rows()
+        tensor = read_tensor(inputs[0], shape, "inputs[0]")
+        return Reading(tensor.queries(), b"", document=_Request(document, [tensor]))
 
     def asked(self, reading: Reading) -> Json:
         """Return a request's document: what is forwarded."""

@@ -21,11 +21,11 @@ from guard.wire.grpc_tensors import documents, put, put_typed, values
 from guard.wire.open_inference import ENDPOINTS, OpenInference
 from guard.wire.open_inference_messages import (
     ModelInferRequest,
-    ModelInferResponse,
     Parameters,
     Tensor,
     infer_request,
     infer_response,
+    new_response,
 )
 from guard.wire.raw_tensors import Buffer
 
@@ -85,9 +85,10 @@ class OpenInferenceGrpc:
         message.DiscardUnknownFields()
         document: Json = {
             "id": message.id,
-            "parameters": values(message.parameters),
             "inputs": documents(message.inputs, message.raw_input_contents, "inputs", ClientError),
         }
+        if len(message.parameters):
+            document["parameters"] = values(message.parameters)
         if len(message.outputs):
             document["outputs"] = [
                 {"name": output.name, "parameters": values(output.parameters)} for output in message.outputs
@@ -133,10 +134,11 @@ class OpenInferenceGrpc:
     def render(self, answer: Answer) -> tuple[bytes, bytes]:
         """Write the answer in the form that it had."""
         reply = cast("_Reply", answer.document)
-        message = _fresh()
+        message = new_response()
         document = reply.document
-        for key in ("model_name", "model_version", "id"):
-            setattr(message, key, document.get(key) or "")
+        message.model_name = cast("str", document["model_name"])
+        message.model_version = cast("str", document["model_version"])
+        message.id = cast("str", document["id"])
         _put_all(message.parameters, document)
         for tensor in cast("list[Json]", document["outputs"]):
             written = message.outputs.add()
@@ -190,10 +192,3 @@ def _put_all(parameters: Parameters, document: Json) -> None:
 def _put_data(written: Tensor, tensor: Json) -> None:
     datatype, shape = cast("str", tensor["datatype"]), cast("list[int]", tensor["shape"])
     put_typed(written.contents, cast("Buffer", tensor["data"]), datatype, shape, InvariantError)
-
-
-def _fresh() -> ModelInferResponse:
-    message = infer_response()
-    if message is None:
-        raise InvariantError("an empty answer cannot be read")
-    return message

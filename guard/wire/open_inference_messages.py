@@ -218,9 +218,14 @@ def infer_request(data: bytes) -> ModelInferRequest | None:
     return cast("ModelInferRequest | None", _read("ModelInferRequest", data))
 
 
-def infer_response(data: bytes = b"") -> ModelInferResponse | None:
+def infer_response(data: bytes) -> ModelInferResponse | None:
     """Read an answer; None when it is none."""
     return cast("ModelInferResponse | None", _read("ModelInferResponse", data))
+
+
+def new_response() -> ModelInferResponse:
+    """Return an empty answer."""
+    return cast("ModelInferResponse", _classes()["ModelInferResponse"]())
 
 
 def model_ready(data: bytes) -> tuple[str, str] | None:
@@ -278,12 +283,10 @@ def stream_error(message: str, id_: str) -> bytes:
 
 def _read(name: str, data: bytes) -> object:
     """Read a message; None for bytes that are none."""
-    made = _classes()[name]()
     try:
-        made.ParseFromString(data)
+        return cast("object", _classes()[name].FromString(data))
     except _decode_error():
         return None
-    return made
 
 
 @cache

@@ -65,8 +65,7 @@ def request(model: str, rows: int, features: int) -> bytes:
 
 def answer(rows: int, classes: int) -> bytes:
     """Return a serialised answer with one raw tensor of probabilities."""
-    made = messages.infer_response()
-    assert made is not None
+    made = messages.new_response()
     made.model_name = "m"
     tensor = made.outputs.add()
     tensor.name, tensor.datatype = "p", "FP32"

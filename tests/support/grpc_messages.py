@@ -55,7 +55,7 @@ def request(
 
 def answer(*outputs: tuple[str, str, object], raw: bool = True, id_: str = "") -> bytes:
     """Return a serialised answer; arguments as for `request`."""
-    made: Any = messages.infer_response()
+    made: Any = messages.new_response()
     made.model_name, made.model_version, made.id = "m", "1", id_
     _put(made, outputs, made.outputs, made.raw_output_contents, raw)
     return made.SerializeToString()
