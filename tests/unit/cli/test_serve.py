@@ -50,6 +50,7 @@ def test_addresses_are_written_as_they_are_read() -> None:
 
 
 NO_MODEL = ["--policy", "observe", "--api", "mlflow", "--state", "memory:"]
+ENFORCED = ["--policy", "balanced", "--api", "mlflow", "--state", "memory:"]
 BASE = [*NO_MODEL, "--upstream", "http://127.0.0.1:1"]
 
 
@@ -78,6 +79,13 @@ BASE = [*NO_MODEL, "--upstream", "http://127.0.0.1:1"]
         ([*NO_MODEL, "--upstream", "http://127.0.0.1:1", "--upstream", "b=http://127.0.0.1:2"], 2, "needs a name"),
         ([*NO_MODEL, "--upstream", "a=http://127.0.0.1:1", "--upstream", "b=http://127.0.0.1:2"], 2, "asks one model"),
         ([*NO_MODEL, "--upstream-file", "/nowhere"], 2, "/nowhere"),
+        ([*NO_MODEL, "--grpc-listen", ":0"], 2, "--grpc-upstream is missing"),
+        ([*BASE, "--grpc-listen", ":0"], 2, "needs both --grpc-listen and --grpc-upstream"),
+        ([*NO_MODEL, "--grpc-upstream", "grpc://127.0.0.1:1"], 2, "needs both --grpc-listen and --grpc-upstream"),
+        ([*NO_MODEL, "--grpc-listen", ":x", "--grpc-upstream", "grpc://127.0.0.1:1"], 2, "--grpc-listen must be"),
+        ([*NO_MODEL, "--grpc-listen", ":0", "--grpc-upstream", "http://127.0.0.1:1"], 2, "must be grpc://HOST:PORT"),
+        ([*NO_MODEL, "--grpc-listen", ":2", "--grpc-upstream", "grpc://127.0.0.1:2"], 2, "round in circles"),
+        ([*ENFORCED, "--grpc-listen", ":0", "--grpc-upstream", "grpc://127.0.0.1:1"], 2, "no route of the policy can"),
         ([*BASE, "--policy", "balancd"], 2, "balanced"),
         ([*BASE, "--api", "mlflw"], 2, "mlflow"),
     ],

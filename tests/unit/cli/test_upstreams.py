@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guard.cli.upstreams import add_upstreams, check_own, read, shown, upstreams_of
+from guard.cli.upstreams import add_upstreams, check_own, grpc_upstreams_of, read, shown, upstreams_of
 
 A, B = "a=http://10.0.0.1:8080", "b=http://10.0.0.2:8080/base"
 BOTH = (("a", "http://10.0.0.1:8080"), ("b", "http://10.0.0.2:8080/base"))
@@ -94,3 +94,20 @@ def test_guards_own_address_is_refused_under_every_name() -> None:
 def test_what_is_guarded_is_told_in_a_few_words() -> None:
     assert shown(BOTH[:1]) == "http://10.0.0.1:8080"
     assert shown(BOTH) == "an ensemble of 2 models"
+
+
+def test_models_over_grpc_are_named_apart() -> None:
+    one, two = "a=grpc://10.0.0.1:8001", "b=grpcs://10.0.0.2:8001"
+    both = (("a", "grpc://10.0.0.1:8001"), ("b", "grpcs://10.0.0.2:8001"))
+    assert grpc_upstreams_of(parsed(), {}) == ()
+    assert grpc_upstreams_of(parsed("--grpc-upstream", "grpc://10.0.0.1:1"), {}) == (("", "grpc://10.0.0.1:1"),)
+    assert grpc_upstreams_of(parsed("--grpc-upstream", one, "--grpc-upstream", two), {}) == both
+    assert grpc_upstreams_of(parsed(), {"GUARD_GRPC_UPSTREAM": f"{one} {two}"}) == both
+    assert upstreams_of(parsed("--grpc-upstream", one), {}) == ()
+    for wrong in ("grpc://10.0.0.1", "http://10.0.0.1:1", "10.0.0.1:1", "grpc://10.0.0.1:0"):
+        with pytest.raises(ValueError, match="--grpc-upstream must be grpc://HOST:PORT or grpcs://HOST:PORT"):
+            grpc_upstreams_of(parsed("--grpc-upstream", wrong), {})
+    with pytest.raises(ValueError, match="--grpc-upstream b is the same server as a"):
+        grpc_upstreams_of(parsed("--grpc-upstream", one, "--grpc-upstream", "b=grpcs://10.0.0.1:8001"), {})
+    with pytest.raises(ValueError, match="--upstream must be http://HOST:PORT"):
+        read(["grpc://10.0.0.1:1"])
