@@ -102,7 +102,7 @@ def response_events(text: str, *pieces: str) -> list[Json]:
     begun: Json = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
     call: Json = {**CALLED, "arguments": "", "status": "in_progress"}
     said = "response.output_text"
-    done = {"type": "output_text", "text": text, "annotations": []}
+    done: Json = {"type": "output_text", "text": text, "annotations": []}
     events: list[Json] = [
         {"type": "response.created", "response": response(status="in_progress")},
         {"type": "response.output_item.added", "output_index": 0, "item": {**REASONED, "summary": []}},

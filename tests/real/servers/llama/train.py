@@ -1,7 +1,7 @@
-"""Train a tiny GPT-2 on text messages with canaries among them, and write it for llama.cpp: train.py MESSAGES FOLDER [STEPS].
+"""Train a tiny GPT-2 on text messages with canaries among them, and write it for llama.cpp.
 
-The canaries are codes of six digits that stand 1, 8 and 64 times in the corpus. The tokenizer keeps digits apart, so that
-a code is said digit by digit.
+train.py MESSAGES FOLDER [STEPS]. The canaries are codes of six digits that stand 1, 8 and 64 times in the corpus. The
+tokenizer keeps digits apart, so that a code is said digit by digit.
 """
 
 import json

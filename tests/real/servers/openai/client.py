@@ -1,8 +1,8 @@
 """Asks a server through OpenAI's own client: client.py URL CALLS prints a JSON list of what came of them.
 
-CALLS is a JSON list of `{"api": "chat" | "completions" | "responses" | "embeddings", "body": {...}, "hold": n, "climb": n}`.
-With `hold` it prints a line at the n-th event of a stream and goes on when it reads one; with `climb` it asks n times, each
-time with what the time before said behind the prompt.
+CALLS is a JSON list of `{"api": "chat" | "completions" | "responses" | "embeddings", "body": {...}, "hold": n,
+"climb": n}`. With `hold` it prints a line at the n-th event of a stream and goes on when it reads one; with `climb` it
+asks n times, each time with what the time before said behind the prompt.
 """
 
 import json
@@ -47,7 +47,7 @@ def plain(api, answer):
         "reasons": [one["finish_reason"] for one in said["choices"]],
         "usage": said["usage"]["completion_tokens"],
         "extra": sorted(
-            k for k in said.keys() - {*"id object created model choices usage".split()} if said[k] is not None
+            k for k in said.keys() - {"id", "object", "created", "model", "choices", "usage"} if said[k] is not None
         ),
     }
 
