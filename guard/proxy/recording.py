@@ -43,7 +43,8 @@ class Recording:
 
     def note(self, x: Exchange, client: Client) -> None:
         """Record one request that the model has answered."""
-        if self.bodies is not None and x.reply is not None and not x.remembered:
+        # A replay asks over HTTP: bodies of gRPC would say nothing to it.
+        if self.bodies is not None and x.reply is not None and not x.remembered and x.upstream is None:
             self.bodies.note(self._asked(x, client, x.reply))
         self._sketch(x, client)
         lost = self.recorder.dropped + (0 if self.bodies is None else self.bodies.dropped)

@@ -47,13 +47,15 @@ def policy(*lines: str, route: str = "") -> str:
 
 async def test_answers_are_defended_and_carry_the_requests_id(tmp_path: Path) -> None:
     async with model() as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
-        got = await client.ask(BODY, x_request_id="abcdefgh", x_secret="no")
+        traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        got = await client.ask(BODY, x_request_id="abcdefgh", x_secret="no", traceparent=traced)
         typed = await client.ask(request(("x", "FP32", ROW), raw=False))
     assert output(got.body, "p") == pytest.approx([0.7, 0.2, 0.1])
     assert told(got.body).id == "7"
     assert got.trailing == {"x-request-id": "abcdefgh"}
     assert typed.code == "OK"
     assert served.asked[0].metadata["x-request-id"] == "abcdefgh"
+    assert served.asked[0].metadata["traceparent"] == traced
     assert "x-secret" not in served.asked[0].metadata
     assert guarded.counted == {"ok": 2}
 
