@@ -107,8 +107,12 @@ class GrpcListener:
             if self._bounds != self._wanted() or self._service.patience.stalled >= MAX_STALLED:
                 await self._replace()
         self._service.drain()
-        grace_s = None if self.force_exit else self._limits().drain_s
-        await asyncio.gather(self._server.stop(grace_s), *self._old)
+        stopping = {asyncio.create_task(self._server.stop(self._limits().drain_s)), *self._old}
+        while stopping:
+            _, stopping = await asyncio.wait(stopping, timeout=self._look_s)
+            if self.force_exit and stopping:
+                await self._server.stop(None)
+                break
         patience.cancel()
 
     def _wanted(self) -> object:

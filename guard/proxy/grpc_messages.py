@@ -146,7 +146,7 @@ def certificate_of_pem(pem: bytes) -> Certificate:
             tuple(names.get_values_for_type(x509.DNSName)),
             tuple(names.get_values_for_type(x509.RFC822Name)),
         )
-    except ValueError:
+    except Exception:  # whatever the library finds wrong with it
         return Certificate()
 
 

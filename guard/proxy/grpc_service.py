@@ -10,13 +10,14 @@ its own, so that one request never gets more than the one answer that it was cha
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from guard.errors import ClientError, GuardError, StateError, UpstreamError
+from guard.errors import ClientError, GuardError, InvariantError, StateError, UpstreamError
 from guard.proxy.grpc_calls import Calls, closed, path_of
 from guard.proxy.grpc_messages import NOT_FOUND, UNIMPLEMENTED, UNKNOWN, Rpc, Told, rpc_of, told, told_error
 from guard.proxy.grpc_patience import Patience, Wait
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from guard.proxy.plans import Active, Plans
     from guard.telemetry.metrics import Metrics
 
+log = logging.getLogger("guard.grpc")
 Context = Any  # the library's, which has no types
 T = TypeVar("T")
 Serve = Callable[[object, Context], Coroutine[Any, Any, T]]  # Any: as coroutines have them
@@ -139,8 +141,8 @@ class GrpcService:
         try:
             body = await self._receive(context, wait, active)
             found = await answer(active, rpc, body)
-        except GuardError as error:
-            found = self._refused(active, rpc, error)
+        except Exception as error:  # the library would tell the client what it says
+            found = self._failed(active, rpc, error)
         finally:
             self.in_flight -= 1
         return await self._last(context, wait, found)
@@ -180,6 +182,13 @@ class GrpcService:
         """Return the answer to what never became an exchange, and count it."""
         self._metrics.route("none").request(error.code)
         return told_error(error, rpc.id if active.plan.mode == "enforce" else "", code)
+
+    def _failed(self, active: Active, rpc: Rpc, error: Exception) -> Told:
+        """Return the answer to what failed; of a bug the library would tell the client all that the exception says."""
+        if not isinstance(error, GuardError):
+            log.exception("bug in the gRPC listener")
+            error = InvariantError("internal error")
+        return self._refused(active, rpc, error)
 
     async def _closed(self, requests: object, context: Context) -> None:
         del requests
@@ -311,8 +320,8 @@ class GrpcService:
             self.in_flight += 1
             try:
                 found = await self._ask(self._calls.infer(active, rpc, body, message))
-            except GuardError as error:
-                found = self._refused(active, rpc, error)
+            except Exception as error:  # same
+                found = self._failed(active, rpc, error)
             finally:
                 self.in_flight -= 1
         found.body = stream_error(found.message, id_) if found.code else stream_answer(found.body)

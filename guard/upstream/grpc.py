@@ -188,7 +188,7 @@ def headers_of(metadata: Any) -> Headers:  # Any: the library's pairs
     made: Headers = []
     for key, value in cast("tuple[tuple[str, str | bytes], ...]", metadata or ()):
         name = key.lower().encode("latin-1")
-        if (name not in _OWN or name == b"user-agent") and not name.startswith((b"grpc-", TRAILER)):
+        if name and (name not in _OWN or name == b"user-agent") and not name.startswith((b"grpc-", TRAILER)):
             made.append((name, value if isinstance(value, bytes) else value.encode("latin-1")))
     return made
 

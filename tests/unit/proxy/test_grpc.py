@@ -14,9 +14,11 @@ import pytest
 
 from guard.errors import GuardError
 from guard.model.exchange import Reply
+from guard.proxy.grpc_calls import Calls
 from guard.proxy.grpc_listener import MAX_STALLED, GrpcListener
-from guard.proxy.grpc_messages import certificate_of_pem, code_of, told_error
+from guard.proxy.grpc_messages import Rpc, certificate_of_pem, code_of, told_error
 from guard.proxy.grpc_service import PIPELINED
+from guard.proxy.plans import Active
 from guard.proxy.protocol import STALLED_S
 from guard.upstream.grpc import SERVICE
 from guard.wire import open_inference_messages as messages
@@ -288,7 +290,9 @@ async def hanging(asked: Asked, context: Any) -> bytes:
     return b""
 
 
-async def test_a_client_that_is_gone_or_out_of_time_cancels_the_model(tmp_path: Path) -> None:
+async def test_a_client_that_is_gone_or_out_of_time_cancels_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with model(hanging) as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
         assert (await client.ask(BODY, timeout_s=0.3)).code == "DEADLINE_EXCEEDED"
         await until(lambda: served.cancelled == 1)
@@ -298,6 +302,7 @@ async def test_a_client_that_is_gone_or_out_of_time_cancels_the_model(tmp_path: 
         await until(lambda: served.cancelled == 2)
         await until(lambda: guarded.service.in_flight == 0)
     assert sum(guarded.counted.values()) == 2
+    assert not caplog.records
 
 
 async def test_a_model_that_is_too_slow_is_504(tmp_path: Path) -> None:
@@ -311,7 +316,7 @@ async def test_a_model_that_is_too_slow_is_504(tmp_path: Path) -> None:
     assert (got.code, got.trailing["guard-code"]) == ("DEADLINE_EXCEEDED", "upstream_timeout")
 
 
-async def test_bodies_and_metadata_are_bounded(tmp_path: Path) -> None:
+async def test_bodies_and_metadata_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = policy("limits: {body_bytes: 4096, header_bytes: 2048, rows: 4}")
     async with (
         model() as served,
@@ -330,6 +335,7 @@ async def test_bodies_and_metadata_are_bounded(tmp_path: Path) -> None:
         packed = client.channel.unary_unary(INFER)(BODY, compression=grpc.Compression.Gzip, timeout=10)
         assert told(await packed).id == "7"
     assert len(served.asked) == 1
+    assert not caplog.records, "what clients do wrong fills no log"
 
 
 async def test_an_answer_beyond_the_bound_is_withheld(tmp_path: Path) -> None:
@@ -367,7 +373,7 @@ async def test_more_requests_than_may_be_in_flight_are_shed(tmp_path: Path) -> N
         assert (await client.ask(BODY)).code == "UNAVAILABLE"
 
 
-async def test_a_client_that_sends_too_slowly_is_let_go(tmp_path: Path) -> None:
+async def test_a_client_that_sends_too_slowly_is_let_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with model() as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
         call = client.channel.stream_unary(INFER)(timeout=10)
         await until(lambda: guarded.service.in_flight == 1)
@@ -384,6 +390,7 @@ async def test_a_client_that_sends_too_slowly_is_let_go(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="no message"):
             await empty
     assert guarded.counted == {"read_timeout": 1, "bad_message": 1}
+    assert not caplog.records
 
 
 async def test_a_client_that_does_not_read_its_answer_is_let_go(tmp_path: Path) -> None:
@@ -599,7 +606,9 @@ async def test_a_streams_requests_under_way_are_bounded_and_sequences_wait(tmp_p
         assert len([message async for message in call]) == 3 + 3 * PIPELINED
 
 
-async def test_a_stream_that_is_cancelled_cancels_what_is_under_way(tmp_path: Path) -> None:
+async def test_a_stream_that_is_cancelled_cancels_what_is_under_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with model(hanging) as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
         call = client.stream()
         for _ in range(3):
@@ -607,6 +616,7 @@ async def test_a_stream_that_is_cancelled_cancels_what_is_under_way(tmp_path: Pa
         await until(lambda: len(served.asked) == 3)
         call.cancel()
         await until(lambda: served.cancelled == 3 and guarded.service.in_flight == 0)
+    assert not caplog.records
 
 
 async def test_a_stream_ends_in_time_and_streams_are_bounded(tmp_path: Path) -> None:
@@ -646,6 +656,33 @@ async def test_draining_answers_what_is_under_way_and_takes_no_more(tmp_path: Pa
         with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as caught:
             await call.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_second_signal_ends_what_is_under_way(tmp_path: Path) -> None:
+    async with model(hanging) as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
+        unary = asyncio.create_task(client.ask(BODY))
+        await until(lambda: len(served.asked) == 1)
+        guarded.listener.should_exit = True
+        await asyncio.sleep(0.05)
+        assert not unary.done()
+        guarded.listener.force_exit = True
+        assert (await unary).code == "UNAVAILABLE"
+
+
+async def test_a_bug_says_nothing_to_the_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Calls):
+        def infer(self, active: Active, rpc: Rpc, body: bytes, message: Any) -> Any:
+            raise ValueError("secret")
+
+    async with model() as served, front(tmp_path, served.port) as guarded, Client(guarded.address) as client:
+        guarded.service._calls = Broken(guarded.models, guarded.metrics, guarded.clock)  # pyright: ignore[reportPrivateUsage]
+        got = await client.ask(BODY)
+        assert (got.code, got.message, got.trailing["guard-code"]) == ("INTERNAL", "internal error", "internal")
+        call = client.stream()
+        await call.write(BODY)
+        await call.done_writing()
+        assert [parsed(message).error_message async for message in call] == ["internal error"]
+    assert caplog.text.count("bug in the gRPC listener") == 2
 
 
 async def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -63,8 +63,11 @@ async def test_a_client_certificate_names_the_client(tmp_path: Path) -> None:
         assert await code_of(guarded.address, trusting(files.owner)) == "UNAVAILABLE", "it must bring one"
         stranger = Authority(tmp_path, "stranger")
         assert await code_of(guarded.address, trusting(files.owner, stranger.client(name="nightly"))) == "UNAVAILABLE"
-        plain = await code_of(guarded.address, None)
-        assert plain == "UNAVAILABLE"
+        unfit = files.owner.special("server", [(COMMON_NAME, "nightly")], [], server=True)
+        assert await code_of(guarded.address, trusting(files.owner, unfit)) == "UNAVAILABLE", "for servers alone"
+        expired = files.owner.client(name="late", days=-1)
+        assert await code_of(guarded.address, trusting(files.owner, expired)) == "UNAVAILABLE"
+        assert await code_of(guarded.address, None) == "UNAVAILABLE"
     (recent,) = guarded.handler.recent.latest
     assert (recent.client, recent.outcome) == ("certificate:nightly", "ok")
     assert len(served.asked) == 1
