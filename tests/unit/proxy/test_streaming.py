@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from guard.errors import UpstreamError
 from guard.model.exchange import Reply
@@ -312,6 +313,48 @@ async def test_no_more_is_read_than_the_client_has_taken(tmp_path: Path) -> None
     await made.app(scope(Connection()), receive(asked()), send)
     assert reads
     assert all(read == sent for read, sent in reads)
+
+
+CANARY = "my locker code is 794772"
+
+
+def preset(folder: Path) -> Guarded:
+    """Guard under preset `llm`, which is told of a canary."""
+    document = yaml.safe_load((Path(__file__).parents[3] / "policies" / "llm.yaml").read_text())
+    document["routes"][0]["defences"] = [{"kind": "secrets", "canaries": {"env": "CANARIES"}}]
+    return Guarded(yaml.safe_dump(document), folder, api="openai", env={"CANARIES": CANARY})
+
+
+@pytest.mark.parametrize("asks", ["what is it?", "my locker code is", "my locker code is 79477"])
+async def test_under_llm_a_canary_does_not_leave_wherever_chunks_are_cut(asks: str, tmp_path: Path) -> None:
+    made = preset(tmp_path)
+    said = CANARY.removeprefix(asks) if asks in CANARY else f"Well, {CANARY}, as you know."
+    body = asked(messages=[{"role": "user", "content": asks}])
+    for cut in range(len(said) + 1):
+        made.upstream.stream = scripted(chunk(said[:cut]), chunk(said[cut:]), *WHOLE[2:])
+        got = text_of((await ask(made, body)).body)
+        assert "794772" not in asks + got
+        assert "[redacted]" in got
+
+
+async def test_under_llm_a_canary_does_not_leave_wherever_bytes_are_cut(tmp_path: Path) -> None:
+    made = preset(tmp_path)
+    stream = b"".join([chunk("Well, my locker"), chunk(" code is 79"), chunk("4772."), *WHOLE[2:]])
+    answers: set[str] = set()
+    for cut in range(len(stream) + 1):
+        made.upstream.stream = scripted(*[part for part in (stream[:cut], stream[cut:]) if part])
+        answers.add(text_of((await ask(made)).body))
+    assert answers == {"Well, [redacted]."}
+
+
+async def test_under_llm_a_whole_answer_holds_no_canary(tmp_path: Path) -> None:
+    made = preset(tmp_path)
+    message = {"role": "assistant", "content": f"Well, {CANARY}."}
+    document = {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    made.upstream.answer = lambda _: Reply(200, [], json.dumps(document).encode())
+    got = json.loads((await ask(made, asked(stream=False))).body)
+    assert got["choices"][0]["message"]["content"] == "Well, [redacted]."
+    assert await metric(made, 'guard_redactions_total{mode="enforce",route="text"}') == 1
 
 
 class Transport:
