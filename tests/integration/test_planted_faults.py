@@ -49,6 +49,10 @@ PLANTED = [
 ]
 
 
+ELSEWHERE = {"parameters_unheeded"}
+"""Tried on the preset `llm`, in test_preset_gates.py."""
+
+
 @pytest.mark.parametrize(("fault", "policy"), PLANTED, ids=[fault for fault, _ in PLANTED])
 def test_a_planted_fault_fails_a_gate_that_a_sound_guard_holds(tmp_path: Path, fault: str, policy: str) -> None:
     sound = selftest(tmp_path, policy)
@@ -60,4 +64,4 @@ def test_a_planted_fault_fails_a_gate_that_a_sound_guard_holds(tmp_path: Path, f
 
 
 def test_every_planted_fault_is_tried() -> None:
-    assert {fault for fault, _ in PLANTED} == set(faulty_guard.FAULTS) - {"none"}
+    assert {fault for fault, _ in PLANTED} | ELSEWHERE == set(faulty_guard.FAULTS) - {"none"}
