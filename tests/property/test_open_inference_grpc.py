@@ -90,7 +90,8 @@ def test_a_broken_request_is_refused_or_goes_on_as_it_was_read(data: st.DataObje
             again = codec.read(call(found.body))
             assert again.queries.rows == found.queries.rows
             assert again.queries.row_bytes() == found.queries.row_bytes()
-            assert again.body == found.body
+            # As messages: the members of a map are written in any order.
+            assert asked(again.body) == asked(found.body)
             assert b"shared_memory" not in found.body
             numbers = found.queries.matrix()
             if numbers is not None:
