@@ -1,7 +1,7 @@
 """Answers in events: read, released and sent one by one, with nothing kept but what a secret needs to be recognised.
 
 Theory of operation. `opened` sends the request and returns when the reply's head is there. A reply that is no stream of
-events is read whole and goes the ordinary way. `events` is the body that the client gets: it reads upstream no faster
+events is read whole and goes the ordinary way. `Flow` is the body that the client gets: it reads upstream no faster
 than the client reads it (each piece is sent before the next is asked for), and whoever closes it, early or at its end,
 closes upstream, settles the budgets and records the request, in that order and whatever happened.
 
@@ -175,10 +175,8 @@ class Flow:
         parts: list[bytes] = []
         try:
             self._take(data, parts)
-        except Exception as error:
-            _, shown = outcome("read_answer", error, "enforce")
-            if not isinstance(error, GuardError):
-                log.exception("bug in a stream of route %s", self._x.route.name)
+        except Exception as error:  # whatever it is, the stream ends as the table of failures says
+            shown = self._shown(error)
             self._fail("read_answer", shown)
             parts.append(self._end(shown))
         return b"".join(parts)
@@ -187,12 +185,15 @@ class Flow:
         """Count what goes through untouched; what cannot be read is counted once, and no longer looked at."""
         try:
             self._take(data, [])
-        except Exception as error:
-            _, shown = outcome("read_answer", error, "shadow")
-            if not isinstance(error, GuardError):
-                log.exception("bug in a stream of route %s", self._x.route.name)
-            self._failed("read_answer", shown)
+        except Exception as error:  # whatever it is, a guest lets the stream go on
+            self._failed("read_answer", self._shown(error))
             self._splitter = None
+
+    def _shown(self, error: Exception) -> GuardError:
+        """Return the error to show for one that an event has led to; a bug is logged."""
+        if not isinstance(error, GuardError):
+            log.exception("bug in a stream of route %s", self._x.route.name)
+        return outcome("read_answer", error, self._x.route.mode)[1]
 
     def _take(self, data: bytes, parts: list[bytes]) -> None:
         """Release the events that `data` completes into `parts`."""
